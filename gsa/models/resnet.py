@@ -1,0 +1,86 @@
+"""Residual networks for small images, with any mechanism of the registry after any of their stages."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gsa.layers import build_mechanism
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions and a shortcut: y = δ(x + BN(conv(δ(BN(conv x))))) (arXiv:1512.03385)."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.shortcut = nn.Identity()
+        if stride != 1 or channels_in != channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: Float[Tensor, "batch channels_in height width"]) -> Float[Tensor, "batch channels h w"]:
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.shortcut(x) + self.bn2(self.conv2(y)))
+
+
+class MixingBlock(nn.Module):
+    """A residual branch around a mechanism, the same for all of them: y = x + mechanism(BN(x))."""
+
+    def __init__(self, mechanism: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+        self.mechanism = mechanism
+
+    def forward(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        return x + self.mechanism(self.norm(x))
+
+
+class ResNet(nn.Module):
+    """A 3×3 stem, stages of basic blocks that halve the map and double the channels, average pooling, a linear layer.
+
+    ``blocks`` counts the blocks of each stage, ``width`` is the channels of the first. After each of ``stages``
+    (counted from 1) comes one :class:`MixingBlock` with ``mechanism``; ``"none"`` adds nothing at all.
+    Shape: (batch, in_channels, size, size) in, (batch, classes) out.
+    Errors: ValueError for an unknown mechanism, a stage that the network does not have, or a mechanism that does not
+    fit the map of its stage.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[int],
+        width: int,
+        *,
+        mechanism: str = "none",
+        stages: Sequence[int] = (),
+        classes: int = 10,
+        in_channels: int = 3,
+        size: int = 32,
+    ) -> None:
+        super().__init__()
+        unknown = set(stages) - set(range(1, len(blocks) + 1))
+        if unknown:
+            raise ValueError(f"stages {sorted(unknown)} do not exist; this network has stages 1…{len(blocks)}")
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        )
+        layers, channels_in = [], width
+        for stage, depth in enumerate(blocks, start=1):
+            channels, side = width * 2 ** (stage - 1), -(-size // 2 ** (stage - 1))
+            for block in range(depth):
+                layers.append(BasicBlock(channels_in, channels, stride=2 if stage > 1 and block == 0 else 1))
+                channels_in = channels
+            if mechanism != "none" and stage in stages:
+                layers.append(MixingBlock(build_mechanism(mechanism, channels, (side, side)), channels))
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(channels_in, classes)
+
+    def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:
+        return self.head(self.body(self.stem(x)).mean((2, 3)))
