@@ -1,0 +1,69 @@
+# What a reader or a contributor runs. Needs Python 3.11-3.13, make and git; everything else goes into .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SITE := _build/html/index.html
+COPIES := _build/colab
+REPOSITORY := $(shell sed -n 's/^Repository = "\(.*\)"/\1/p' pyproject.toml)
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+
+.PHONY: help setup book test browser serve lint types pins bench colab clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do printf '  make %-9s %s\n' "$$name" "$$what"; done
+
+setup: $(READY) ## Install the pinned environment into .venv (the other targets do it when needed)
+
+$(READY): requirements.txt pyproject.toml
+	@for python in python3 python3.13 python3.12 python3.11 none; do $$python -c '$(SUPPORTED)' 2>/dev/null && break; done; \
+	if [ $$python = none ]; then \
+		echo "make: needs Python 3.11, 3.12 or 3.13 on the PATH; found: $$(python3 --version 2>/dev/null || echo none)" >&2; exit 1; \
+	elif ! $$python -c 'import ensurepip, venv' 2>/dev/null; then \
+		echo "make: $$python cannot make environments; on Debian: sudo apt-get install python3-venv" >&2; exit 1; \
+	fi; \
+	echo "Setting up $(VENV) with $$($$python --version)" && \
+	$$python -m venv $(VENV) && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt uv
+	@$(BIN)/uv pip sync --python $(BIN)/python requirements.txt
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --editable .
+	@touch $@
+
+book: $(READY) ## Build the site, executing every notebook on the embedded data
+	GSA_BUDGET=smoke $(BIN)/jupyter-book build . --all -n -W --keep-going
+	@echo "The book: $(CURDIR)/$(SITE)"
+
+test: lint book browser ## Check everything: style, book, package, every notebook, every page in a browser
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --nbval-lax --nbval-current-env tests book
+
+browser: $(READY)
+	@command -v chromium google-chrome >/dev/null || $(BIN)/playwright install chromium || \
+		echo "make: no Chromium here and none to be fetched: the browser tests will be skipped"
+
+serve: $(READY) $(SITE) ## Serve the built site on localhost
+	$(BIN)/python -m http.server 8000 --bind localhost --directory $(dir $(SITE))
+
+$(SITE):
+	@$(MAKE) book
+
+lint: $(READY) ## Check the style of the code and that notebooks are committed without outputs
+	$(BIN)/ruff check .
+	$(BIN)/nbstripout --verify book/*.ipynb
+
+types: $(READY) ## Check the types (fetches pyright's own program once)
+	$(BIN)/pyright
+
+pins: $(READY) ## Update requirements.txt to the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \
+		--annotation-style line --custom-compile-command "make pins" --output-file requirements.txt
+
+bench: $(READY) ## Measure speed and memory
+	$(BIN)/python -m tools.bench
+
+colab: $(READY) ## Write the copies of the notebooks that open in Colab
+	$(BIN)/python -m tools.colab --repository $(REPOSITORY) --out $(COPIES)
+
+clean: ## Remove the site, the environment and all caches
+	rm -rf _build $(VENV) .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
