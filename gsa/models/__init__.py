@@ -1,0 +1,57 @@
+"""The networks of the book: hosts that carry any mechanism, and controls of the same size without it."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import nn
+
+from gsa.models.resnet import BasicBlock, MixingBlock, ResNet
+
+MODELS: dict[str, partial[ResNet]] = {
+    **{f"resnet{6 * n + 2}": partial(ResNet, blocks=(n, n, n), width=16, stages=(2, 3)) for n in (1, 2, 3, 5, 7, 9)},
+    "resnet10": partial(ResNet, blocks=(1, 1, 1, 1), width=64, stages=(2, 3)),
+    "resnet18": partial(ResNet, blocks=(2, 2, 2, 2), width=64, stages=(2, 3)),
+    "resnet34": partial(ResNet, blocks=(3, 4, 6, 3), width=64, stages=(2, 3)),
+}
+"""Constructors by name: the CIFAR ResNets of depth 6n + 2 (arXiv:1512.03385, section 4.2; shortcuts with 1×1
+convolutions) and ResNet-10, -18 and -34 with a 3×3 stem. All take what :class:`ResNet` takes; by default a mechanism goes
+after stages 2 and 3."""
+
+resnet8, resnet20, resnet18 = MODELS["resnet8"], MODELS["resnet20"], MODELS["resnet18"]
+
+
+def build_model(name: str, width: int | None = None, **options) -> ResNet:
+    """The network ``name`` with the options of :class:`ResNet`; ``width`` None is its own. ValueError if unknown."""
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}; there are {', '.join(MODELS)}")
+    return MODELS[name](**options) if width is None else MODELS[name](width=width, **options)
+
+
+def matched_width(
+    name: str, mechanism: str, stages: Sequence[int], cost: Callable[[nn.Module], float], **options
+) -> int:
+    """The width at which the host without the mechanism costs most nearly what it costs with it."""
+
+    def build(**extra) -> nn.Module:
+        with torch.device("meta"):
+            return build_model(name, **options, **extra)
+
+    target = cost(build(mechanism=mechanism, stages=stages))
+    width = narrowest = MODELS[name].keywords["width"]
+    while cost(build(width=width)) < target:
+        width += 1
+    return min((width, max(width - 1, narrowest)), key=lambda w: abs(cost(build(width=w)) - target))
+
+
+__all__ = [
+    "MODELS",
+    "BasicBlock",
+    "MixingBlock",
+    "ResNet",
+    "build_model",
+    "matched_width",
+    "resnet8",
+    "resnet18",
+    "resnet20",
+]
