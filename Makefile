@@ -5,14 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SITE := _build/html/index.html
 COPIES := _build/colab
-REPOSITORY := $(shell sed -n 's/^Repository = "\(.*\)"/\1/p' pyproject.toml)
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 
-.PHONY: help setup book test browser serve lint types pins bench colab clean
+.PHONY: help setup book test browser serve lint types pins bench colab rehearse repository clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do printf '  make %-9s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
 
 setup: $(READY) ## Install the pinned environment into .venv (the other targets do it when needed)
 
@@ -35,7 +34,7 @@ book: $(READY) ## Build the site, executing every notebook on the embedded data
 	@echo "The book: $(CURDIR)/$(SITE)"
 
 test: lint book browser ## Check everything: style, book, package, every notebook, every page in a browser
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --nbval-lax --nbval-current-env tests book
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env book tests
 
 browser: $(READY)
 	@command -v chromium google-chrome >/dev/null || $(BIN)/playwright install chromium || \
@@ -49,7 +48,7 @@ $(SITE):
 
 lint: $(READY) ## Check the style of the code and that notebooks are committed without outputs
 	$(BIN)/ruff check .
-	$(BIN)/nbstripout --verify book/*.ipynb
+	$(BIN)/nbstripout --verify --keep-id --keep-count book/*.ipynb
 
 types: $(READY) ## Check the types (fetches pyright's own program once)
 	$(BIN)/pyright
@@ -61,8 +60,14 @@ pins: $(READY) ## Update requirements.txt to the newest versions that pyproject.
 bench: $(READY) ## Measure speed and memory
 	$(BIN)/python -m tools.bench
 
-colab: $(READY) ## Write the copies of the notebooks that open in Colab
-	$(BIN)/python -m tools.colab --repository $(REPOSITORY) --out $(COPIES)
+colab: $(READY) ## Write the clean copies of the notebooks that open in Colab
+	$(BIN)/python -m tools.colab --out $(COPIES)
+
+rehearse: ## Run those copies with the Jupyter that is on the PATH, as in Colab's runtime image
+	cd $(COPIES) && GSA_BUDGET=smoke jupyter execute book/*.ipynb
+
+repository: $(READY) ## Move to a new address: make repository URL=https://github.com/you/gsa
+	$(BIN)/python -m tools.repository $(URL)
 
 clean: ## Remove the site, the environment and all caches
 	rm -rf _build $(VENV) .pytest_cache .ruff_cache .hypothesis
