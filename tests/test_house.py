@@ -1,0 +1,113 @@
+"""The house is in order: pins agree with bounds, modules import one way, one address stands everywhere."""
+
+import ast
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+import gsa
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ADDRESS = PROJECT["urls"]["Repository"]
+PINNED = [line.partition("#")[0] for line in (ROOT / "requirements.txt").read_text().splitlines()]
+PINS = [Requirement(line) for line in PINNED if line]
+DECLARED = sorted({*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())})
+NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
+MODULES = sorted((ROOT / "gsa").rglob("*.py"))
+
+# Data flows one way; what is not named here (figures, the command line) may import all of these.
+MAY_IMPORT = {
+    "layers": {"layers"},
+    "models": {"layers", "models"},
+    "probes": {"layers"},
+    "data": {"data"},
+    "pipeline": {"data"},
+    "checkpoint": set(),
+    "training": {"checkpoint", "data", "layers", "models", "pipeline", "probes"},
+    "ledger": {"training"},
+}
+
+
+@pytest.mark.parametrize("declared", DECLARED)
+def test_every_declared_dependency_is_pinned_within_its_bounds(declared: str) -> None:
+    wanted = Requirement(declared)
+    pins = [pin for pin in PINS if canonicalize_name(pin.name) == canonicalize_name(wanted.name)]
+    assert pins, f"{declared} is not in requirements.txt: run `make pins`"
+    for pin in pins:
+        (version,) = pin.specifier
+        assert version.version in wanted.specifier, f"{pin} is outside {declared}"
+
+
+def test_requirements_are_exact_and_name_no_address() -> None:
+    assert [str(pin) for pin in PINS if pin.url or [one.operator for one in pin.specifier] != ["=="]] == []
+
+
+def test_conda_installs_the_same_pins_on_the_same_pythons() -> None:
+    python, pip, packages = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    admitted = SpecifierSet(python.removeprefix("python").strip())
+    pythons = ["3.10.15", "3.11.0", "3.12.0", "3.13.9", "3.14.0"]
+    assert [version in admitted for version in pythons] == [False, True, True, True, False]
+    assert [version in SpecifierSet(PROJECT["requires-python"]) for version in pythons[:2]] == [False, True]
+    assert pip == "pip"
+    assert packages == {"pip": ["-r requirements.txt", "-e ."]}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The dotted names that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}:{node.lineno}: write imports from gsa in full"
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way(path: Path) -> None:
+    part = path.relative_to(ROOT / "gsa").parts[0].removesuffix(".py")
+    imported = [name.split(".") for name in imports(path)]
+    assert not {"book", "tests", "tools"} & {name[0] for name in imported}
+    ours = {name[1] for name in imported if name[0] == "gsa" and len(name) > 1}
+    assert ours <= MAY_IMPORT.get(part, ours), f"{part} may import {MAY_IMPORT[part]} of ours, not {ours}"
+
+
+def test_ci_and_workflows_call_targets_of_the_makefile() -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    callers = [ROOT / ".ci" / "run", *(ROOT / ".github" / "workflows").iterdir()]
+    called = set(chain(*(re.findall(r"\bmake ([a-z]+)", path.read_text()) for path in callers)))
+    assert {"test", "book", "colab"} <= called <= set(targets)
+
+
+def test_no_tracked_file_is_larger_than_a_megabyte() -> None:
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    sizes = {name: (ROOT / name).stat().st_size for name in tracked.split("\0") if (ROOT / name).is_file()}
+    assert {name: size for name, size in sizes.items() if size > 2**20} == {}
+
+
+def test_one_version_stands_everywhere() -> None:
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == gsa.__version__
+
+
+def test_one_address_stands_everywhere() -> None:
+    assert yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"] == ADDRESS
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == ADDRESS
+    readme = (ROOT / "README.md").read_text()
+    assert re.findall(r"\]\(([^()]+)/actions/workflows/test.yml\)", readme) == [ADDRESS]
+    assert re.findall(r"pip install git\+(\S+)", readme) == [ADDRESS]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_installs_the_package_from_that_address(path: Path) -> None:
+    first = next(cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    assert re.findall(r"git\+(https://\S+)", first.source) == [ADDRESS]
