@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SITE := _build/html/index.html
 COPIES := _build/colab
-SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON = $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 
 .PHONY: help setup book test browser serve lint types pins bench colab rehearse repository clean
 .DEFAULT_GOAL := help
@@ -16,15 +17,12 @@ help: ## Show this list
 setup: $(READY) ## Install the pinned environment into .venv (the other targets do it when needed)
 
 $(READY): requirements.txt pyproject.toml
-	@for python in python3 python3.13 python3.12 python3.11 none; do $$python -c '$(SUPPORTED)' 2>/dev/null && break; done; \
-	if [ $$python = none ]; then \
-		echo "make: needs Python 3.11, 3.12 or 3.13 on the PATH; found: $$(python3 --version 2>/dev/null || echo none)" >&2; exit 1; \
-	elif ! $$python -c 'import ensurepip, venv' 2>/dev/null; then \
-		echo "make: $$python cannot make environments; on Debian: sudo apt-get install python3-venv" >&2; exit 1; \
-	fi; \
-	echo "Setting up $(VENV) with $$($$python --version)" && \
-	$$python -m venv $(VENV) && \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt uv
+	$(if $(PYTHON),,$(error needs Python 3.11, 3.12 or 3.13 on the PATH; python3 here: $(or $(shell command -v python3 >/dev/null && python3 --version),none)))
+	$(if $(shell $(PYTHON) -c 'import ensurepip' 2>&1),$(error $(PYTHON) has no ensurepip; Debian has it in python3-venv))
+	@echo "Setting up $(VENV) with $(shell $(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qqq --constraint requirements.txt uv || \
+		{ echo "make: pip could not fetch uv; is there a network?" >&2; exit 1; }
 	@$(BIN)/uv pip sync --python $(BIN)/python requirements.txt
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --editable .
 	@touch $@
@@ -37,7 +35,7 @@ test: lint book browser ## Check everything: style, book, package, every noteboo
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env book tests
 
 browser: $(READY)
-	@command -v chromium google-chrome >/dev/null || $(BIN)/playwright install chromium || \
+	@command -v chromium >/dev/null || $(BIN)/playwright install chromium || \
 		echo "make: no Chromium here and none to be fetched: the browser tests will be skipped"
 
 serve: $(READY) $(SITE) ## Serve the built site on localhost
