@@ -1,4 +1,4 @@
-"""What the theme leaves to us: the book's typeface, served by the site itself, and references that screen readers can list."""
+"""What the theme leaves to us: the book's typeface, served by the site itself, and a role for references."""
 
 from pathlib import Path
 

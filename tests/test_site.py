@@ -1,0 +1,145 @@
+"""The built site, as a reader's browser sees it: every page, light and dark, on a desk and on a phone."""
+
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from functools import cache, partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+from tools.repository import Repository
+
+ROOT = Path(__file__).parents[1]
+SITE = ROOT / "_build" / "html"
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+CHAPTERS = [chapter["file"] for chapter in TOC["chapters"]]
+PAGES = [TOC["root"], *CHAPTERS]
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+
+pytestmark = [
+    pytest.mark.site,
+    pytest.mark.xdist_group("site"),
+    pytest.mark.skipif(not SITE.is_dir(), reason="the book is not built: run `make book` first"),
+]
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files and says nothing."""
+
+    def log_message(self, *_) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """The site, served on this machine."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=SITE)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """The system's Chromium, or else Playwright's own."""
+    api = pytest.importorskip("playwright.sync_api")
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with api.sync_playwright() as playwright:
+        try:
+            chromium = shutil.which("chromium") or shutil.which("google-chrome")
+            browser = playwright.chromium.launch(executable_path=chromium, args=quiet)
+        except api.Error as error:
+            pytest.skip(f"no Chromium, neither the system's nor Playwright's own: {error.message.splitlines()[0]}")
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module", params=["light", "dark"])
+def scheme(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module", params=[1280, 390])
+def context(request, browser, scheme):
+    """A reader with a colour scheme and a screen this wide."""
+    context = browser.new_context(color_scheme=scheme, viewport={"width": request.param, "height": 900})
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context, address):
+    """A fresh tab that collects what goes wrong in `page.troubles`."""
+    page = context.new_page()
+    page.troubles = []
+    page.on("console", lambda message: message.type == "error" and page.troubles.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: page.troubles.append(f"script: {error}"))
+    page.on("request", lambda request: request.url.startswith((address, "data:")) or page.troubles.append(request.url))
+    yield page
+    page.close()
+
+
+def failed_rules(page) -> list[str]:
+    """The rules of WCAG 2.1 AA that a page fails, each with the element and what is wrong with it."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    violations = axe.run(page, options={"runOnly": RULES, "preload": False}).response["violations"]
+    return [f"{rule['id']}: {node['html']} {node['failureSummary']}" for rule in violations for node in rule["nodes"]]
+
+
+@pytest.mark.parametrize("name", [*PAGES, "search"])
+def test_page(name, page, address, scheme):
+    page.goto(f"{address}/{name}.html", wait_until="networkidle")
+    assert page.locator("html").get_attribute("data-theme") == scheme
+    assert page.troubles == []
+    assert failed_rules(page) == []
+    assert page.locator("mjx-merror").all_text_contents() == [], "MathJax does not understand an equation"
+    alts = page.locator("article img").evaluate_all("images => images.map(image => image.alt)")
+    assert [alt for alt in alts if not alt or alt.endswith((".png", ".svg"))] == [], (
+        "alt text is missing or a file name"
+    )
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, "the page moves sideways"
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_search_finds_a_word_of_the_chapter(name, browser, address):
+    word = max(re.findall(r"[a-z]+", soup(SITE / f"{name}.html").select_one("article section > p").text), key=len)
+    with browser.new_page() as page:
+        page.goto(f"{address}/search.html?q={word}")
+        page.locator(f"#search-results a[href*='{name}.html']").first.wait_for(timeout=10_000)
+
+
+@cache
+def soup(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_bytes(), "html.parser")
+
+
+def resolves(page: Path, link: str) -> bool:
+    """Whether what a page links to is part of the site, down to the anchor."""
+    parts = urlsplit(link)
+    target = page if not parts.path else (page.parent / unquote(parts.path)).resolve()
+    if not target.is_file():
+        return False
+    return not parts.fragment or target.suffix != ".html" or bool(soup(target).find(id=unquote(parts.fragment)))
+
+
+def test_links_inside_the_site_resolve():
+    links = {
+        (page, element.get("href") or element["src"])
+        for page in SITE.rglob("*.html")
+        if "_static" not in page.parts
+        for element in soup(page).select("[href], [src]")
+    }
+    inside = [(page, link) for page, link in links if not urlsplit(link).scheme and link]
+    assert len(inside) > len(PAGES)
+    assert [f"{page.relative_to(SITE)} -> {link}" for page, link in inside if not resolves(page, link)] == []
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_launch_button_opens_the_clean_copy(name):
+    address = f"{Repository.of(ROOT).colab}/blob/colab/{name}.ipynb"
+    assert soup(SITE / f"{name}.html").find("a", href=address), f"no link to {address}"
