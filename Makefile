@@ -21,8 +21,8 @@ $(READY): requirements.txt pyproject.toml
 	$(if $(shell $(PYTHON) -c 'import ensurepip' 2>&1),$(error $(PYTHON) has no ensurepip; Debian has it in python3-venv))
 	@echo "Setting up $(VENV) with $(shell $(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qqq --constraint requirements.txt uv || \
-		{ echo "make: pip could not fetch uv; is there a network?" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --constraint requirements.txt uv 2>/dev/null || \
+		{ echo "make: no uv: is there a network? Ask with: $(BIN)/python -m pip install uv" >&2; exit 1; }
 	@$(BIN)/uv pip sync --python $(BIN)/python requirements.txt
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --editable .
 	@touch $@
@@ -35,7 +35,7 @@ test: lint book browser ## Check everything: style, book, package, every noteboo
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env book tests
 
 browser: $(READY)
-	@command -v chromium >/dev/null || $(BIN)/playwright install chromium || \
+	@command -v chromium >/dev/null || $(BIN)/playwright install chromium 2>/dev/null || \
 		echo "make: no Chromium here and none to be fetched: the browser tests will be skipped"
 
 serve: $(READY) $(SITE) ## Serve the built site on localhost
