@@ -119,6 +119,25 @@ def mark(axes: Axes, query: Pixel) -> None:
     axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=QUERY, linewidth=2, zorder=3))
 
 
+def draw_butterfly(axes: Axes, radices: Sequence[int], path: Sequence[int]) -> Axes:
+    """Positions on a line in mixed radix, one column of them a hop: hop t may change digit t. A ``path`` in bold."""
+    digits = np.stack(np.unravel_index(np.arange(np.prod(radices)), radices), axis=1)
+    for hop in range(len(radices)):
+        rest = np.delete(digits, hop, axis=1)
+        for start, end in np.argwhere((rest[:, None] == rest).all(-1)):
+            axes.plot((hop, hop + 1), (start, end), color=SEEN, linestyle="-", linewidth=1.2, zorder=1)
+    columns = np.arange(len(radices) + 1)
+    axes.scatter(*np.meshgrid(columns, np.arange(len(digits))), color=COLOURS["grey"], s=14, zorder=2)
+    axes.plot(columns, path, "o-", color=QUERY, linewidth=2.4, zorder=3)
+    words = ["".join(map(str, digit)) for digit in digits]
+    axes.set_xticks(columns, ["input", *(f"after hop {hop}" for hop in columns[1:])])
+    axes.set_yticks(np.arange(len(digits)), [f"{position} = {word}" for position, word in enumerate(words)])
+    axes.set(ylabel="position", ylim=(len(digits) - 0.5, -0.5))
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return axes
+
+
 def draw_costs(
     axes: Axes, x: np.ndarray, formulas: Mapping[str, np.ndarray], counted: Mapping[str, np.ndarray]
 ) -> Axes:
