@@ -3,8 +3,10 @@
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from itertools import chain
 from pathlib import Path
 
@@ -61,6 +63,14 @@ def test_conda_installs_the_same_pins_on_the_same_pythons() -> None:
     assert [version in SpecifierSet(PROJECT["requires-python"]) for version in pythons[:2]] == [False, True]
     assert pip == "pip"
     assert packages == {"pip": ["-r requirements.txt", "-e ."]}
+
+
+def test_the_package_declares_what_it_imports() -> None:
+    imported = {name.partition(".")[0] for path in MODULES for name in imports(path)}
+    distributions = packages_distributions()
+    needed = {canonicalize_name(distributions[name][0]) for name in imported - sys.stdlib_module_names - {"gsa"}}
+    declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    assert needed - declared <= {"cycler", "matplotlib-inline"}  # matplotlib and IPython bring these
 
 
 def imports(path: Path) -> Iterator[str]:
