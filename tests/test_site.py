@@ -20,6 +20,7 @@ SITE = ROOT / "_build" / "html"
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 CHAPTERS = [chapter["file"] for chapter in TOC["chapters"]]
 PAGES = [TOC["root"], *CHAPTERS]
+UNSET = ".math:not(:has(mjx-container)), mjx-merror, mjx-container [style*='color: red']"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
 pytestmark = [
@@ -97,11 +98,12 @@ def test_page(name, page, address, scheme):
     assert page.locator("html").get_attribute("data-theme") == scheme
     assert page.troubles == []
     assert failed_rules(page) == []
-    assert page.locator("mjx-merror").all_text_contents() == [], "MathJax does not understand an equation"
+    assert page.locator(UNSET).all_text_contents() == [], "MathJax does not understand an equation"
     alts = page.locator("article img").evaluate_all("images => images.map(image => image.alt)")
     assert [alt for alt in alts if not alt or alt.endswith((".png", ".svg"))] == [], (
         "alt text is missing or a file name"
     )
+    assert page.locator(".cell_output img:not(figure:has(figcaption) img)").count() == 0, "a figure without a caption"
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, "the page moves sideways"
 
 

@@ -1,0 +1,143 @@
+"""Every chapter is built alike: the parts it has, the size of its cells, what its figures say, what is committed."""
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
+CARD = ("{admonition} In this chapter", "You will be able to", "You need", "Time")
+ENDING = ["What breaks", "Exercises", "Summary", "References"]
+KEPT = {"keep_output", "nbval-check-output"}
+CONFIDENCE = re.compile(r"95\W{0,4}%\W{1,2}(confidence|interval|t-interval)")
+PERCENTAGE = re.compile(r"\d\W{0,4}(%|per ?cent)")
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def chapter(request) -> NotebookNode:
+    return nbformat.read(request.param, as_version=4)
+
+
+def code(chapter: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in chapter.cells if cell.cell_type == "code"]
+
+
+def prose(chapter: NotebookNode) -> str:
+    return "\n\n".join(cell.source for cell in chapter.cells if cell.cell_type == "markdown")
+
+
+def tags(cell: NotebookNode) -> set[str]:
+    return set(cell.metadata.get("tags", []))
+
+
+def section(chapter: NotebookNode, heading: str) -> list[NotebookNode]:
+    """The cells from the one with this heading to the one with the next of the same level."""
+    found = [
+        (i, re.findall("^## (.+)", cell.source, re.MULTILINE))
+        for i, cell in enumerate(chapter.cells)
+        if cell.cell_type == "markdown"
+    ]
+    starts = [i for i, headings in found if headings]
+    start = next(i for i, headings in found if heading in headings)
+    return chapter.cells[start : next((i for i in starts if i > start), None)]
+
+
+def loose_percentages(text: str) -> list[str]:
+    """The sentences that type a percentage: only published claims and the level of an interval may."""
+    options = re.compile(r"^\s*:[\w-]+:.*$", re.MULTILINE)
+    sentences = re.split(r"(?<=[.!?])\s+|\n\n", CONFIDENCE.sub("", options.sub("", text)))
+    return [sentence for sentence in sentences if PERCENTAGE.search(sentence) and "published" not in sentence.lower()]
+
+
+def test_every_notebook_is_in_the_table_of_contents():
+    chapters = yaml.safe_load((ROOT / "_toc.yml").read_text())["chapters"]
+    assert [f"{chapter['file']}.ipynb" for chapter in chapters] == [str(path.relative_to(ROOT)) for path in NOTEBOOKS]
+
+
+def test_it_opens_with_a_title_and_a_card(chapter):
+    opening = chapter.cells[0].source
+    assert opening.startswith("# ")
+    assert [part for part in CARD if part not in opening] == []
+
+
+def test_it_has_every_part(chapter):
+    sources = "\n".join(cell.source for cell in code(chapter))
+    assert re.search(r":label: eq-|\(eq-[\w-]+\)", prose(chapter)), "no numbered equation"
+    assert "assert " in sources
+    assert "train(" in sources, "no training cell"
+    assert re.findall("^## (.+)", prose(chapter), re.MULTILINE)[-len(ENDING) :] == ENDING
+    assert "{bibliography}" in section(chapter, "References")[0].source
+
+
+def test_its_exercises_check_themselves_and_fold_their_solutions(chapter):
+    exercises = section(chapter, "Exercises")
+    assert any(cell.cell_type == "code" and "assert " in cell.source for cell in exercises)
+    assert sum("hide-cell" in tags(cell) or ":class: dropdown" in cell.source for cell in exercises) >= 2
+
+
+def test_its_summary_has_three_lines(chapter):
+    (summary,) = section(chapter, "Summary")
+    assert len(re.findall(r"^(?:[-*]|\d\.) ", summary.source, re.MULTILINE)) == 3
+
+
+def test_its_code_cells_are_short(chapter):
+    assert [cell.source for cell in code(chapter) if len(cell.source.splitlines()) > 15] == []
+
+
+def test_it_imports_at_the_top(chapter):
+    _, imports, *rest = code(chapter)
+    lines = [line for line in imports.source.splitlines() if re.match(r"import |from ", line)]
+    assert 1 <= len(lines) <= 6
+    assert [
+        cell.source for cell in rest if re.search(r"^\s*(import|from \S+ import) ", cell.source, re.MULTILINE)
+    ] == []
+
+
+def test_its_headings_skip_no_level(chapter):
+    levels = [len(mark) for mark in re.findall("^(#+) ", prose(chapter), re.MULTILINE)]
+    assert levels[0] == 1
+    assert all(1 < after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_its_figures_say_what_they_show(chapter):
+    figures = [cell.metadata.mystnb for cell in code(chapter) if "mystnb" in cell.metadata]
+    assert figures
+    for figure in figures:
+        assert figure["figure"]["name"].startswith("fig-")
+        assert figure["image"]["alt"].endswith(".")
+        assert figure["figure"]["caption"].endswith(".")
+        assert figure["image"]["alt"] != figure["figure"]["caption"], (
+            "alt text says what is drawn, a caption what to see"
+        )
+
+
+def test_it_types_no_percentage(chapter):
+    captions = [cell.metadata.mystnb["figure"]["caption"] for cell in code(chapter) if "mystnb" in cell.metadata]
+    assert loose_percentages("\n\n".join([prose(chapter), *captions])) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["It reaches 91.2 % here.", r"about $90\,\%$ of them", "87%", "ninety, or 90 percent", "a 95 % accuracy"]
+)
+def test_a_typed_percentage_is_found(text):
+    assert loose_percentages(text) == [text]
+
+
+@pytest.mark.parametrize(
+    "text", ["a 95 % interval", r"$95\,\%$ confidence", "The published 80.2 % holds.", ":width: 60%"]
+)
+def test_published_claims_and_levels_of_confidence_may_be_typed(text):
+    assert loose_percentages(text) == []
+
+
+def test_it_keeps_only_outputs_that_are_checked(chapter):
+    for cell in code(chapter):
+        assert tags(cell) & KEPT in (set(), KEPT), "keep_output and nbval-check-output go together"
+        assert bool(cell.outputs) == (tags(cell) >= KEPT), cell.source
+        assert {output.get("name", output.output_type) for output in cell.outputs} <= {"stdout", "execute_result"}
+        assert cell.execution_count is None or cell.outputs
