@@ -1,0 +1,245 @@
+"""The ledger: one JSON file per finished run, and what the runs of a study say together."""
+
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import TypeAdapter, ValidationError
+from scipy import stats
+
+from gsa.training import Config, Record
+
+LEGEND = """\
+±        95 % t-interval over seeds: covers the mean accuracy, on these test images, that more seeds would tend to.
+images   one run shows no spread over seeds. Given instead is the 95 % Wilson interval over its test images: it covers
+         what this one trained network would score on all such images. It cannot tell two arms apart.
+σ        standard deviation between seeds; "seeds for 0.5" an arm would show half a point with 80 % power at this σ.
+verdict  what the 95 % t-interval of the paired difference over shared seeds allows to say. Each interval is 95 % by
+         itself: of twenty arms that equal the control, expect one to be called better or worse."""
+
+_RECORD = TypeAdapter(Record)
+
+
+class Ledger:
+    """Finished runs, one file <path>/<study>/<arm>-<seed>.json each, all checked on opening and never overwritten.
+
+    Nothing is cached: several processes may add to one ledger, and each sees what the others have finished.
+    Errors: ValueError naming file and field where a file is not a record, is misnamed, or mixes recipes in one arm.
+    """
+
+    def __init__(self, path: str | Path = "results"):
+        self.path = Path(path)
+        self.records()
+
+    def records(self, study: str | None = None) -> list[Record]:
+        """The runs of a study, or of all, in the order of study, arm and seed."""
+        records = [self._read(path) for path in self.path.glob("*/*.json") if study in (None, path.parent.name)]
+        records.sort(key=lambda record: (record.config.study, record.config.arm, record.config.seed))
+        first: dict[tuple[str, str], Config] = {}
+        for record in records:
+            config = record.config
+            self._same_recipe(first.setdefault((config.study, config.arm), config), config)
+        return records
+
+    def studies(self) -> list[str]:
+        """The names of the studies that have runs."""
+        return sorted({record.config.study for record in self.records()})
+
+    def has(self, config: Config) -> bool:
+        """Whether this very run is kept; ValueError where its arm is kept with another recipe."""
+        arm = [record.config for record in self.records(config.study) if record.config.arm == config.arm]
+        for kept in arm:
+            self._same_recipe(kept, config)
+        return config in arm
+
+    def check(self, config: Config) -> None:
+        """Raise before hours of training what `add` would raise after them."""
+        target = self._file(config)
+        if self.has(config):
+            raise ValueError(f"{target} keeps this run already; the ledger overwrites nothing")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(target.parent, error.strerror) from error
+        if not os.access(target.parent, os.W_OK):
+            raise _unwritable(target.parent, "permission denied")
+
+    def add(self, record: Record) -> Path:
+        """Keep a finished run, whole or not at all, and return its file."""
+        self.check(record.config)
+        target = self._file(record.config)
+        text = _RECORD.dump_json(record, indent=1) + b"\n"
+        _parse(text, target)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            partial.write_bytes(text)
+            os.replace(partial, target)
+        except OSError as error:
+            raise _unwritable(target, error.strerror) from error
+        finally:
+            partial.unlink(missing_ok=True)
+        return target
+
+    def table(self, study: str, control: str = "none") -> pd.DataFrame:
+        """One row an arm, control first: accuracies are fractions, an interval that the data do not give is NaN.
+
+        low, high: 95 % t-interval of the mean over seeds; images_low, images_high: Wilson interval of a single run;
+        difference: mean over shared seeds of arm − control, with its paired t-interval, which decides the verdict.
+        """
+        arms: dict[str, dict[int, Record]] = {}
+        for record in self.records(study):
+            arms.setdefault(record.config.arm, {})[record.config.seed] = record
+        if not arms:
+            raise ValueError(f"no runs of study {study!r} in {self.path}; it has {self.studies() or 'no runs at all'}")
+        against = arms.get(control, {})
+        rows = [_summary([*runs.values()]) | _against(runs, against) for runs in arms.values()]
+        table = pd.DataFrame(rows, index=pd.Index(arms, name="arm")).sort_values("accuracy", ascending=False)
+        return table.sort_index(key=lambda arms: arms != control, kind="stable")
+
+    def display(self, study: str, control: str = "none") -> pd.DataFrame:
+        """The table as text for readers: percent, with the kind of every interval named (see LEGEND)."""
+        rows = self.table(study, control).reset_index().to_dict("records")
+        return pd.DataFrame([_cells(row, control) for row in rows]).set_index("arm")
+
+    def text(self, study: str, control: str = "none") -> str:
+        """The displayed table with its legend, for a terminal."""
+        return f"study {study}\n\n{self.display(study, control).reset_index().to_string(index=False)}\n\n{LEGEND}"
+
+    def curves(self, study: str) -> pd.DataFrame:
+        """One row an epoch of every run: arm, seed and the fields of `Epoch`."""
+        runs = [(record, {"arm": record.config.arm, "seed": record.config.seed}) for record in self.records(study)]
+        return pd.DataFrame([name | asdict(epoch) for record, name in runs for epoch in record.history])
+
+    def _file(self, config: Config) -> Path:
+        for name in (config.study, config.arm):
+            if not re.fullmatch(r"\w[\w.,=+-]*", name):
+                raise ValueError(f"{name!r} cannot name a file: use letters, digits and . , = + - _")
+        return self.path / config.study / f"{config.arm}-{config.seed}.json"
+
+    def _read(self, path: Path) -> Record:
+        record = _parse(path.read_bytes(), path)
+        if path != self._file(record.config):
+            raise ValueError(f"{path} holds the run that belongs in {self._file(record.config)}")
+        return record
+
+    def _same_recipe(self, kept: Config, other: Config) -> None:
+        """All runs of an arm share everything but the seed: otherwise their mean would be the mean of nothing."""
+        ours, theirs = (asdict(replace(config, seed=0)) for config in (kept, other))
+        if differing := [f"{name}={ours[name]!r}, not {theirs[name]!r}" for name in ours if ours[name] != theirs[name]]:
+            raise ValueError(f"{self._file(kept)} was run with {'; '.join(differing)}: give the new run another study")
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and its 95 % t-interval, mean ∓ t(n−1)·σ/√n; NaN where a lone value or equal values give no scale."""
+    if not len(values):
+        return math.nan, math.nan, math.nan
+    mean = float(np.mean(values))
+    if np.ptp(values) < 1e-9:  # equal accuracies differ by rounding only, and a σ of 1e-17 is no evidence
+        return mean, math.nan, math.nan
+    low, high = stats.t.interval(0.95, len(values) - 1, mean, stats.sem(values))
+    return mean, float(low), float(high)
+
+
+def wilson(accuracy: float, images: int) -> tuple[float, float]:
+    """95 % Wilson interval of a network's accuracy on all such images, given its accuracy on so many of them."""
+    interval = stats.binomtest(round(accuracy * images), images).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def seeds_to_see(difference: float, sigma: float) -> float:
+    """Seeds an arm for 80 % power at the 5 % level, 2(z.975 + z.8)²σ²/δ² = 15.7σ²/δ²; at least two, NaN without σ."""
+    needed = 2 * (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) ** 2 * (sigma / difference) ** 2
+    return math.nan if math.isnan(needed) else float(max(2, math.ceil(needed)))
+
+
+def _parse(text: bytes, path: Path) -> Record:
+    try:
+        record = _RECORD.validate_json(text, strict=True, extra="forbid")
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors()]
+        raise ValueError(f"{path} is no finished run: {'; '.join(wrong)}") from None
+    if absent := asdict(record.config).keys() - json.loads(text)["config"].keys():  # pydantic fills in defaults
+        raise ValueError(f"{path} is no finished run: config lacks {', '.join(sorted(absent))}")
+    if len(record.history) != record.config.epochs:
+        done = f"{len(record.history)} of {record.config.epochs} epochs"
+        raise ValueError(f"{path} is no finished run: history has {done}")
+    if not 0 <= record.test_accuracy <= 1:
+        raise ValueError(f"{path} is no finished run: test_accuracy {record.test_accuracy} is no share of 1")
+    return record
+
+
+def _unwritable(path: Path, reason: str | None) -> OSError:
+    return OSError(f"cannot keep a run in {path}: {reason}")
+
+
+def _summary(runs: list[Record]) -> dict[str, Any]:
+    """What one arm's runs say by themselves."""
+    accuracies = [run.test_accuracy for run in runs]
+    mean, low, high = t_interval(accuracies)
+    sigma = math.nan if math.isnan(low) else float(np.std(accuracies, ddof=1))
+    images_low, images_high = wilson(mean, runs[0].test_images) if len(runs) == 1 else (math.nan, math.nan)
+    return {
+        "seeds": len(runs),
+        "accuracy": mean,
+        "low": low,
+        "high": high,
+        "images_low": images_low,
+        "images_high": images_high,
+        "sigma": sigma,
+        "seeds_for_half_point": seeds_to_see(0.005, sigma),
+        "epochs": runs[0].config.epochs,
+        "parameters": runs[0].parameters,
+        "macs": runs[0].macs,
+        "seconds": float(np.mean([run.seconds for run in runs])),
+        "device": ", ".join(sorted({run.device for run in runs})),
+    }
+
+
+def _against(runs: dict[int, Record], control: dict[int, Record]) -> dict[str, Any]:
+    """What one arm's runs say beside the control's, seed by seed."""
+    shared = [] if runs is control else sorted(runs.keys() & control.keys())
+    mean, low, high = t_interval([runs[seed].test_accuracy - control[seed].test_accuracy for seed in shared])
+    numbers = {"shared": len(shared), "difference": mean, "difference_low": low, "difference_high": high}
+    if runs is control:
+        verdict = "control"
+    elif len(shared) < 2:
+        verdict = "one seed: no verdict" if shared else "no shared seed: no verdict"
+    elif math.isnan(low):
+        verdict = "no spread: no verdict"
+    else:
+        verdict = "better" if low > 0 else "worse" if high < 0 else "not distinguishable"
+    return numbers | {"verdict": verdict}
+
+
+def _cells(row: dict[str, Any], control: str) -> dict[str, str]:
+    """One row of the table as a reader sees it, in percent and points."""
+    accuracy = _points(row["accuracy"], row["low"], row["high"])
+    if row["seeds"] == 1:
+        accuracy += f" (images: {_points(row['images_low'])} to {_points(row['images_high'])})"
+    return {
+        "arm": row["arm"],
+        "seeds": str(row["seeds"]),
+        "test accuracy, %": accuracy,
+        "σ": _points(row["sigma"]),
+        "seeds for 0.5": f"{row['seeds_for_half_point']:.0f}".replace("nan", "–"),
+        f"− {control}": _points(row["difference"], row["difference_low"], row["difference_high"], sign="+"),
+        "verdict": row["verdict"],
+        "epochs": str(row["epochs"]),
+        "parameters": f"{row['parameters']:,}",
+        "MACs": f"{row['macs'] / 1e6:,.1f} M",
+        "seconds": f"{row['seconds']:,.0f}",
+        "device": row["device"],
+    }
+
+
+def _points(value: float, low: float = math.nan, high: float = math.nan, sign: str = "") -> str:
+    if math.isnan(value):
+        return "–"
+    return f"{100 * value:{sign}.2f}" + ("" if math.isnan(low) else f" ± {50 * (high - low):.2f}")
