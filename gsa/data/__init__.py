@@ -1,7 +1,7 @@
-"""Images in: named data sets as uint8 tensors, with a sentence on where they came from."""
+"""Images in: data sets as uint8 tensors, each with a sentence on where it came from."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +10,20 @@ from jaxtyping import Int64, UInt8
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from gsa.data import cifar10
-from gsa.data.cifar10 import DataError
+from gsa.data import drawn, published
+from gsa.data.published import DataError
+
+__all__ = ["BUDGETS", "NAMES", "DataError", "Dataset", "budget", "data_dir", "fetch", "load"]
 
 BUDGETS = ("smoke", "demo", "full")
+PUBLISHED = {"cifar10": (published.CIFAR10, published.cifar10), "mnist": (published.MNIST, published.mnist)}
+DRAWN = {"shapes": (tuple(drawn.FIGURES), drawn.draw_shapes), "same": (("different", "same"), drawn.draw_same)}
+NAMES = (*PUBLISHED, *DRAWN)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set in memory, and the sentence that says where it came from."""
+    """A data set in memory; ``source`` says in a sentence where it came from."""
 
     name: str
     source: str
@@ -32,9 +37,7 @@ class Dataset:
 def budget() -> str:
     """How much work a cell may do: $GSA_BUDGET, else "demo" where a GPU is found and "smoke" elsewhere."""
     chosen = os.environ.get("GSA_BUDGET") or ("demo" if torch.accelerator.is_available() else "smoke")
-    if chosen not in BUDGETS:
-        raise ValueError(f"GSA_BUDGET is {chosen!r}; it must be one of {', '.join(BUDGETS)}")
-    return chosen
+    return _check_budget(chosen, "GSA_BUDGET")
 
 
 def data_dir() -> Path:
@@ -42,18 +45,49 @@ def data_dir() -> Path:
     return Path(os.environ.get("GSA_DATA") or user_cache_path("gsa")).expanduser()
 
 
-def _cifar10() -> Dataset:
-    arrays, digest = cifar10.read(data_dir() / "cifar10.npz")
-    source = f"CIFAR-10, 50,000 + 10,000 images, cifar10.npz with SHA-256 {digest[:16]}"
-    return _dataset("cifar10", source, cifar10.CLASSES, arrays)
+def load(name: str, budget: str = "full") -> Dataset:
+    """The data set of that name: "cifar10", "mnist", "shapes" or "same".
+
+    The first two are fetched unless they are in :func:`data_dir`; with the budget "smoke", drawn "shapes" stand in.
+    Errors: ValueError for an unknown name or budget, DataError for images that are missing or damaged.
+    """
+    _check_budget(budget, "budget")
+    if name not in NAMES:
+        raise ValueError(f"no data set is called {name!r}; there are {', '.join(NAMES)}")
+    if name in DRAWN:
+        return _draw(name)
+    description, read = PUBLISHED[name]
+    if budget == "smoke":
+        shapes = _draw("shapes")
+        return replace(shapes, source=f"{shapes.source}, in place of {description.name} (budget smoke)")
+    arrays, provenance = read(data_dir())
+    return _dataset(name, f"{description.name}: {provenance}", description.classes, arrays)
+
+
+def fetch(name: str) -> Path:
+    """Fetch published images unless they are there, verify them, and return the directory they are in."""
+    if name not in PUBLISHED:
+        raise ValueError(f"{name!r} is not fetched; what can be is {' and '.join(PUBLISHED)}")
+    PUBLISHED[name][1](data_dir())
+    return data_dir()
+
+
+def _check_budget(chosen: str, called: str) -> str:
+    if chosen not in BUDGETS:
+        raise ValueError(f"{called} is {chosen!r}; it must be one of {', '.join(BUDGETS)}")
+    return chosen
+
+
+def _draw(name: str) -> Dataset:
+    classes, draw = DRAWN[name]
+    arrays = drawn.dataset(draw, len(classes))
+    return _dataset(name, f"{name}: drawn by numpy from seed {drawn.SEED}", classes, arrays)
 
 
 def _dataset(name: str, source: str, classes: tuple[str, ...], arrays: dict[str, np.ndarray]) -> Dataset:
-    images = {f"x_{s}": torch.from_numpy(arrays[f"x_{s}"]).permute(0, 3, 1, 2).contiguous() for s in ("train", "test")}
-    labels = {f"y_{s}": torch.from_numpy(arrays[f"y_{s}"]).long() for s in ("train", "test")}
-    return Dataset(name, source, classes, **images, **labels)
-
-
-def load(name: str, budget: str = "full") -> Dataset:
-    """The data set of that name."""
-    return {"cifar10": _cifar10}[name]()
+    tensors = {}
+    for split in ("train", "test"):
+        tensors[f"x_{split}"] = torch.from_numpy(arrays[f"x_{split}"]).permute(0, 3, 1, 2).contiguous()
+        tensors[f"y_{split}"] = torch.from_numpy(arrays[f"y_{split}"]).long()
+    counted = f"{source}; {len(arrays['y_train']):,} + {len(arrays['y_test']):,} images"
+    return Dataset(name, counted, classes, **tensors)
