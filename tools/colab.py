@@ -8,7 +8,7 @@ what MyST adds. Like LaTeX we go through the book twice: first to learn what eac
 
 import argparse
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,10 +27,8 @@ from myst_parser.config.main import MdParserConfig
 from myst_parser.parsers.directives import parse_directive_text
 from myst_parser.parsers.mdit import create_md_parser
 from nbformat import NotebookNode
-from pybtex.database import BibliographyData, Entry, parse_file
-from pybtex.plugin import find_plugin
-from pybtex.richtext import Text
 
+from tools.bibliography import Bibliography
 from tools.repository import ROOT, Repository, chapters
 
 NOTES = {name: name.capitalize() for name in ("attention", "caution", "hint", "important", "note", "tip", "warning")}
@@ -52,13 +50,6 @@ class Label:
     anchor: str = ""
 
 
-class Draft(dict[str, Label]):
-    """The labels of the first pass: one that has not been met yet stands for nothing."""
-
-    def __missing__(self, label: str) -> Label:
-        return Label("", "")
-
-
 @dataclass(frozen=True)
 class Book:
     """What all chapters share: where the site is, how the book writes Markdown, and what it cites."""
@@ -75,24 +66,19 @@ class Book:
         return MdParserConfig(enable_extensions=set(configuration["parse"]["myst_enable_extensions"]))
 
     @cached_property
-    def bibliography(self) -> BibliographyData:
-        return parse_file(self.root / "book" / "references.bib", "bibtex")
-
-    def reference(self, key: str) -> str:
-        """One item of a list of references."""
-        style, backend = find_plugin("pybtex.style.formatting", "unsrt")(), find_plugin("pybtex.backends", "markdown")()
-        (item,) = style.format_bibliography(self.bibliography, [key])
-        return "- " + item.text.render(backend).replace("\n", " ")
+    def bibliography(self) -> Bibliography:
+        return Bibliography(self.root / "book" / "references.bib")
 
     def copies(self) -> dict[str, NotebookNode]:
         """The copy of every notebook, by file name."""
-        labels = Draft()
+        labels = defaultdict(lambda: Label("", ""))
         for path in (self.root / "book").glob("*.md"):
             title = next(line for line in path.read_text().splitlines() if line.startswith("# "))
             labels[path.stem] = Label(path.stem, title.removeprefix("# "))
         for path in chapters(self.root):
             Chapter(self, path, labels).copy()
-        return {path.name: Chapter(self, path, dict(labels)).copy() for path in chapters(self.root)}
+        known = {label: found for label, found in labels.items() if found.page}
+        return {path.name: Chapter(self, path, known).copy() for path in chapters(self.root)}
 
 
 @dataclass(frozen=True)
@@ -205,11 +191,9 @@ class Chapter:
         return " ".join([self.footnote_mark(node.meta["label"]), *(child.render(context) for child in node.children)])
 
     def cite(self, keys: str, form: str) -> str:
-        cited = {key.strip(): self.book.bibliography.entries[key.strip()] for key in keys.split(",")}
+        cited = [key.strip() for key in keys.split(",")]
         self.cited.update(cited)
-        return "; ".join(
-            f"[{form.format(authors(entry), entry.fields['year'])}]({address(entry)})" for entry in cited.values()
-        )
+        return "; ".join(self.book.bibliography.citation(key, form) for key in cited)
 
     def role(self, node: RenderTreeNode) -> str:
         text, _, label = node.content.rpartition("<")
@@ -255,7 +239,7 @@ class Chapter:
 
     def references(self) -> str:
         self.listed = True
-        return "\n".join(sorted(map(self.book.reference, self.cited)))
+        return "\n".join(sorted(map(self.book.bibliography.reference, self.cited)))
 
     def admonition(self, it: Directive, title: str, body: str) -> str:
         title, body = self.markdown(title), self.markdown(body)
@@ -285,20 +269,6 @@ class Chapter:
     @property
     def POSTPROCESSORS(self) -> Mapping[str, Callable[[str, RenderTreeNode, RenderContext], str]]:
         return {"text": lambda text, _node, _: text.replace("$", r"\$")}
-
-
-def authors(entry: Entry) -> str:
-    """The family names by which a text cites a work."""
-    names = [" ".join(person.prelast_names + person.last_names) for person in entry.persons["author"]]
-    return str(Text.from_latex(f"{names[0]} et al." if len(names) > 2 else " and ".join(names)))
-
-
-def address(entry: Entry) -> str:
-    """Where a reader finds a work."""
-    fields = entry.fields
-    if "url" in fields:
-        return fields["url"]
-    return f"https://doi.org/{fields['doi']}" if "doi" in fields else f"https://arxiv.org/abs/{fields['eprint']}"
 
 
 def main() -> None:
