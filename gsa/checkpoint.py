@@ -17,7 +17,8 @@ def save(path: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimize
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     for number, optimizer in enumerate(optimizers):
         for index, slots in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{number}/{index}/{slot}": value for slot, value in slots.items() if value is not None}
+            held = {slot: value for slot, value in slots.items() if value is not None}
+            tensors |= {f"optimizer/{number}/{index}/{slot}": value for slot, value in held.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, {"state": json.dumps(state)})

@@ -40,7 +40,7 @@ def split(dataset: Dataset, holdout: float, images: int, device: torch.device) -
 
 
 def batches(images: Images, size: int, seed: int, epoch: int, crop: int) -> Iterator[Images]:
-    """One epoch of augmented batches of equal ``size``, a function of (seed, epoch) alone; the last few are left out."""
+    """One epoch of augmented batches of equal ``size``, a function of (seed, epoch) alone; the last few left out."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
     flips = alternating_flips(len(images), seed, epoch)
     offsets = torch.randint(

@@ -1,6 +1,7 @@
 """Training: a configuration goes in, a trained network and the record of its run come out."""
 
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.state import AcceleratorState
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -95,6 +97,13 @@ class Config:
         return replace(self, data=data, images=1000, epochs=2, study=f"{self.study}-smoke")
 
 
+def arm_options(arm: str) -> dict[str, str]:
+    """The fields of :class:`Config` that an arm's name stands for."""
+    if control := re.fullmatch("none-(parameters|macs)-of-(.+)", arm):
+        return {"match": control[1], "mechanism": control[2]}
+    return {"mechanism": arm}
+
+
 @dataclass(frozen=True)
 class Epoch:
     """What one epoch did. Accuracies are shares, losses are in nats."""
@@ -149,13 +158,16 @@ def train(config: Config, *, dataset: Dataset | None = None, checkpoints: str | 
     """
     try:
         return _train(config, dataset or load(config.data), Path(checkpoints) if checkpoints else None)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
         raise TrainingError(f"out of memory with batches of {config.batch}; try --batch {config.batch // 2}") from error
 
 
 def _train(config: Config, dataset: Dataset, checkpoints: Path | None) -> Run:
     torch.manual_seed(config.seed)
     precision = best_precision() if config.precision == "auto" else config.precision
+    AcceleratorState._reset_state()  # accelerate allows one precision a process, a notebook may want two
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
     train_set, holdout_set, test_set = split(dataset, config.holdout, config.images, accelerator.device)
     check_batch(config.batch, len(train_set), accelerator.num_processes)
@@ -168,12 +180,14 @@ def _train(config: Config, dataset: Dataset, checkpoints: Path | None) -> Run:
     loop = Loop(config, accelerator, torch.compile(parallel) if config.compile else parallel, optimizers)
 
     path = checkpoints / config.study / f"{config.arm}-{config.seed}.safetensors" if checkpoints else None
+    steps = len(train_set) // config.batch
     history = resume(path, config, model, optimizers) if path and path.exists() else []
     with progress_bar(config, len(train_set), len(history), accelerator) as bar:
         for epoch in range(len(history), config.epochs):
             started = time.perf_counter()
             lr, loss, accuracy = loop.epoch(train_set, normalize, epoch, bar)
             held_out = evaluate(model, holdout_set, normalize, accelerator)
+            check_finite([torch.tensor(held_out.loss)], config, (epoch + 1) * steps - 1, steps)
             seconds = time.perf_counter() - started
             history.append(Epoch(epoch, lr, loss, accuracy, held_out.loss, held_out.accuracy, seconds))
             bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}", held_out=f"{held_out.accuracy:.1%}")
@@ -202,7 +216,7 @@ def _train(config: Config, dataset: Dataset, checkpoints: Path | None) -> Run:
             data_source=dataset.source,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
         ),
-        model.eval(),
+        model.eval().to(memory_format=torch.contiguous_format),
     )
 
 
@@ -231,7 +245,7 @@ class Loop:
             correct += (logits.argmax(1) == y).sum()
             bar.update()
             if step % 20 == 0 or step == steps - 1:
-                check_finite(losses, epoch * steps, config.lr * factor)
+                check_finite(losses, config, epoch * steps, steps)
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         seen = steps * config.batch
         loss = self.accelerator.reduce(torch.stack(losses).mean(), "mean").item()
@@ -309,7 +323,8 @@ def build(config: Config, dataset: Dataset) -> nn.Module:
         return build_model(config.model, **options)
 
     def cost(network: nn.Module) -> int:
-        return count_parameters(network) if config.match == "parameters" else count_macs(network, (1, channels, size, size))
+        shape = (1, channels, size, size)
+        return count_parameters(network) if config.match == "parameters" else count_macs(network, shape)
 
     width = matched_width(config.model, config.mechanism, config.stages, cost, **options)
     return build_model(config.model, width, **options)
@@ -368,10 +383,11 @@ def check_batch(batch: int, images: int, processes: int) -> None:
         raise ValueError(f"a batch of {batch} cannot be shared evenly by {processes} processes")
 
 
-def check_finite(losses: list[Tensor], first_step: int, lr: float) -> None:
+def check_finite(losses: list[Tensor], config: Config, first_step: int, steps_per_epoch: int) -> None:
     finite = torch.stack(losses).isfinite()
     if not finite.all():
         step = first_step + int(finite.logical_not().nonzero()[0])
+        lr = config.lr * schedule(step, config.epochs * steps_per_epoch, config.warmup)
         raise TrainingError(f"the loss is not finite at step {step}, learning rate {lr:.3g}; try a smaller --lr")
 
 

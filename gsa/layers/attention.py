@@ -39,10 +39,10 @@ def attend(
 
     .. math:: y_i = \sum_j \operatorname{softmax}_j(s\, q_i^\top k_j + b_{ij})\, v_j
 
-    ``bias`` is added to the logits (or, if boolean, says which pairs may meet) and broadcasts to (batch, heads, queries,
-    keys); ``scale`` is s, by default 1/√width. Costs queries · keys · (width + width_of_value) multiply-accumulates per
-    head and no parameters. Inside :func:`record_weights` the softmax is computed explicitly and kept; elsewhere
-    PyTorch's fused kernel never stores it.
+    ``bias`` is added to the logits (or, if boolean, says which pairs may meet) and broadcasts to (batch, heads,
+    queries, keys); ``scale`` is s, by default 1/√width. Costs queries · keys · (width + width_of_value)
+    multiply-accumulates per head and no parameters. Inside :func:`record_weights` the softmax is computed explicitly
+    and kept; elsewhere PyTorch's fused kernel never stores it.
     """
     if _recorded is None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)

@@ -7,7 +7,7 @@ from gsa.layers.partition import Partition
 
 
 class ProjectedValues(nn.Module):
-    r"""The projections of :class:`~gsa.layers.attention.SelfAttention` without its softmax: every token keeps to itself.
+    r"""The projections of :class:`~gsa.layers.attention.SelfAttention` without softmax: every token keeps to itself.
 
     .. math:: Y = (X W_v + b_v) W_o + b_o
 

@@ -80,7 +80,7 @@ class FoldedGlobalSparseAttention(nn.Module):
 
 
 def cheapest_patch(height: int, width: int) -> int:
-    """The patch side k, among those that tile the map, with the least L + k² (arg min of GSA's cost); larger on ties."""
+    """The patch side k, of those that tile the map, with the least L + k² (arg min of GSA's cost); larger on ties."""
     return min(divisors(gcd(height, width)), key=lambda k: (height * width / k**2 + k**2, -k))
 
 

@@ -15,8 +15,8 @@ MODELS: dict[str, partial[ResNet]] = {
     "resnet34": partial(ResNet, blocks=(3, 4, 6, 3), width=64, stages=(2, 3)),
 }
 """Constructors by name: the CIFAR ResNets of depth 6n + 2 (arXiv:1512.03385, section 4.2; shortcuts with 1×1
-convolutions) and ResNet-10, -18 and -34 with a 3×3 stem. All take what :class:`ResNet` takes; by default a mechanism goes
-after stages 2 and 3."""
+convolutions) and ResNet-10, -18 and -34 with a 3×3 stem. All take what :class:`ResNet` takes; by default a mechanism
+goes after stages 2 and 3."""
 
 resnet8, resnet20, resnet18 = MODELS["resnet8"], MODELS["resnet20"], MODELS["resnet18"]
 

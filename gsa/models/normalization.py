@@ -1,9 +1,23 @@
 """Batch normalisation whose statistics span all processes, so that several train as one does, on any device."""
 
 import torch
-import torch.distributed.nn.functional as distributed
+import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return _Sum.forward(ctx, gradient)
 
 
 class SynchronizedBatchNorm2d(nn.BatchNorm2d):
@@ -18,9 +32,9 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x)
         moments = torch.stack((x.float().mean((0, 2, 3)), x.float().square().mean((0, 2, 3))))
-        mean, square = distributed.all_reduce(moments) / torch.distributed.get_world_size()
+        mean, square = _Sum.apply(moments) / dist.get_world_size()
         variance = square - mean.square()
-        count = x.numel() // x.shape[1] * torch.distributed.get_world_size()
+        count = x.numel() // x.shape[1] * dist.get_world_size()
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
