@@ -27,6 +27,11 @@ verdict  what the 95 % t-interval of the paired difference over shared seeds all
 _RECORD = TypeAdapter(Record)
 
 
+_HERE = Path(__file__).parent
+PUBLISHED = _HERE / "results" if (_HERE / "results").is_dir() else _HERE.parent / "results"
+"""The runs that came with the book: inside an installed package, or beside it in the repository."""
+
+
 class Ledger:
     """Finished runs, one file <path>/<study>/<arm>-<seed>.json each, all checked on opening and never overwritten.
 
@@ -34,7 +39,7 @@ class Ledger:
     Errors: ValueError naming file and field where a file is not a record, is misnamed, or mixes recipes in one arm.
     """
 
-    def __init__(self, path: str | Path = "results"):
+    def __init__(self, path: str | Path = PUBLISHED):
         self.path = Path(path)
         self.records()
 

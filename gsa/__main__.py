@@ -1,0 +1,101 @@
+"""The command line: python -m gsa data | train | sweep | results."""
+
+import argparse
+import sys
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import get_args
+
+from accelerate import PartialState
+from pydantic import TypeAdapter, ValidationError
+
+from gsa import sweep
+from gsa.data import PUBLISHED, DataError, fetch
+from gsa.layers import MECHANISMS
+from gsa.ledger import Ledger
+from gsa.models import MODELS
+from gsa.training import Config, TrainingError, arm_options, train
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    try:
+        arguments.run(arguments)
+    except ValidationError as error:
+        sys.exit("gsa: " + "; ".join(f"--{e['loc'][0]} {e['input']!r}: {e['msg']}" for e in error.errors()))
+    except (ValueError, OSError, DataError, TrainingError) as error:
+        sys.exit(f"gsa: {error}")
+
+
+def parser() -> argparse.ArgumentParser:
+    commands = argparse.ArgumentParser(prog="python -m gsa", description=__doc__)
+    subparsers = commands.add_subparsers(required=True, metavar="command")
+
+    data = subparsers.add_parser("data", help="fetch and verify a data set")
+    data.add_argument("name", choices=PUBLISHED)
+    data.set_defaults(run=lambda arguments: print(f"{arguments.name} is verified in {fetch(arguments.name)}"))
+
+    one = subparsers.add_parser("train", help="train one network and keep its record")
+    add_config_options(one)
+    one.set_defaults(run=run_train)
+
+    several = subparsers.add_parser("sweep", help="train every arm with every seed that the ledger lacks")
+    several.add_argument("--arms", nargs="+", required=True, help="mechanisms, or controls as none-macs-of-gsa")
+    several.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
+    several.add_argument("--jobs", type=int, default=1, help="runs side by side on the device; default: 1")
+    add_config_options(several, without=("mechanism", "match", "seed"))
+    several.set_defaults(run=run_sweep)
+
+    results = subparsers.add_parser("results", help="print the table of every study")
+    results.add_argument("--results", type=Path, help="default: the runs that came with the book")
+    results.add_argument("--study", help="this study only")
+    results.set_defaults(run=run_results)
+    return commands
+
+
+def add_config_options(command: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:
+    """One option for each field of Config; their values stay strings, which pydantic turns into the field's type."""
+    choices = {"model": list(MODELS), "mechanism": list(MECHANISMS)}
+    for item in (item for item in fields(Config) if item.name not in without):
+        assert item.default is not MISSING
+        literals = [value for value in get_args(item.type) if isinstance(value, str)]
+        command.add_argument(
+            "--" + item.name.replace("_", "-"),
+            default=item.default,
+            nargs="+" if isinstance(item.default, tuple) else None,
+            choices=choices.get(item.name) or literals or None,
+            help=f"default: {item.default}",
+        )
+    for directory in ("results", "checkpoints"):
+        command.add_argument(f"--{directory}", type=Path, default=Path(directory), help=f"default: {directory}")
+
+
+def config_from(arguments: argparse.Namespace, **options) -> Config:
+    given = {item.name: getattr(arguments, item.name) for item in fields(Config) if hasattr(arguments, item.name)}
+    return TypeAdapter(Config).validate_python(given | options)
+
+
+def run_train(arguments: argparse.Namespace) -> None:
+    config, ledger = config_from(arguments), Ledger(arguments.results)
+    if ledger.has(config):
+        print(f"{config.study}/{config.arm}-{config.seed} is in {arguments.results} already")
+        return
+    ledger.check(config)
+    record = train(config, checkpoints=arguments.checkpoints).record
+    if PartialState().is_main_process:
+        print(f"{ledger.add(record)}: test accuracy {record.test_accuracy:.2%}, on {record.data_source}")
+
+
+def run_sweep(arguments: argparse.Namespace) -> None:
+    configs = [config_from(arguments, **arm_options(arm), seed=s) for arm in arguments.arms for s in arguments.seeds]
+    sweep.run(configs, arguments.results, arguments.checkpoints, arguments.jobs)
+
+
+def run_results(arguments: argparse.Namespace) -> None:
+    ledger = Ledger(arguments.results) if arguments.results else Ledger()
+    studies = [arguments.study] if arguments.study else ledger.studies()
+    print("\n\n".join(ledger.text(study) for study in studies) or f"no finished runs in {ledger.path}")
+
+
+if __name__ == "__main__":
+    main()

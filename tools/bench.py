@@ -1,0 +1,168 @@
+"""make bench: the speed of every layer as a ratio to a 3×3 convolution in the same run, and its peak memory.
+
+Writes results/speed.json and _build/speed.png. Times are of one forward and backward pass on one CPU thread; every
+round runs all layers of a size once, and a ratio is the median over rounds, so that a busy machine disturbs all alike.
+"""
+
+import json
+import math
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from torch import Tensor, nn
+from torch.utils.benchmark import Timer
+from tqdm import tqdm
+
+from gsa.layers import MECHANISMS, FoldedGlobalSparseAttention, GlobalSparseAttention, SelfAttention, cheapest_patch
+from gsa.probes import count_macs
+
+CHANNELS, HEADS, ROUNDS = 64, 2, 9
+PIXELS = 8 * 64 * 64
+"""Pixels of a batch, so that all sizes cost a convolution the same; no batch is larger than 8."""
+
+RESULTS, PLOT = Path("results/speed.json"), Path("_build/speed.png")
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
+"""Keeps freed memory in the process: page faults would be timed otherwise."""
+
+
+class FoldedThroughMultiheadAttention(nn.Module):
+    """What ``gsa-folded`` computes, through ``nn.MultiheadAttention`` as its source did, weights not returned."""
+
+    def __init__(self, channels: int, size: int, patch: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.across = nn.MultiheadAttention((size // patch) ** 2, HEADS, batch_first=True)
+        self.within = nn.MultiheadAttention(channels * patch**2, HEADS, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        folded = nn.functional.pixel_unshuffle(x, self.patch)
+        rows = folded.flatten(2)
+        columns = self.across(rows, rows, rows, need_weights=False)[0].mT
+        mixed = self.within(columns, columns, columns, need_weights=False)[0].mT
+        return nn.functional.pixel_shuffle(mixed.unflatten(2, folded.shape[2:]), self.patch)
+
+
+def layers(size: int) -> dict[str, Callable[[], nn.Module]]:
+    """What is measured on maps of ``size`` × ``size``."""
+    patch = cheapest_patch(size, size)
+    cases: dict[str, Callable[[], nn.Module]] = {
+        "conv": lambda: MECHANISMS["conv"](CHANNELS, (size, size)),
+        "gsa": lambda: GlobalSparseAttention(CHANNELS, HEADS, patch=patch),
+    }
+    if size <= 64:
+        cases["self"] = lambda: SelfAttention(CHANNELS, HEADS)
+    if size == 32:
+        cases |= {
+            "gsa-folded": lambda: FoldedGlobalSparseAttention(CHANNELS, HEADS, size=(size, size), patch=2),
+            "gsa-folded-mha": lambda: FoldedThroughMultiheadAttention(CHANNELS, size, 2),
+        }
+    return cases
+
+
+def images(size: int) -> Tensor:
+    batch = min(8, PIXELS // size**2)
+    return torch.randn(batch, CHANNELS, size, size, requires_grad=True)
+
+
+def times(size: int) -> dict[str, list[float]]:
+    """Seconds of one forward and backward pass, a value a round, by layer."""
+    x = images(size)
+    timers = {
+        name: Timer("layer(x).sum().backward()", globals={"layer": build(), "x": x}, num_threads=1)
+        for name, build in layers(size).items()
+    }
+    rounds: dict[str, list[float]] = {name: [] for name in timers}
+    for number in tqdm(range(ROUNDS + 1), desc=f"{size}×{size}", unit="round"):
+        for name, timer in timers.items():
+            seconds = timer.timeit(1).mean
+            if number:
+                rounds[name].append(seconds)
+    return rounds
+
+
+def peak_memory(size: int, name: str) -> int:
+    """Bytes that one forward and backward pass adds to a process of its own."""
+    command = [sys.executable, "-m", "tools.bench", "memory", str(size), name]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+
+
+def grow(size: int, name: str) -> int:
+    layer, x = layers(size)[name](), images(size)
+    before = resident_peak()
+    layer(x).sum().backward()
+    return resident_peak() - before
+
+
+def resident_peak() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def measure(size: int) -> list[dict]:
+    """One row a layer at one size."""
+    rounds = times(size)
+    rows = []
+    for name, seconds in rounds.items():
+        ratio = statistics.median(mine / conv for mine, conv in zip(seconds, rounds["conv"]))
+        rows.append(
+            {
+                "layer": name,
+                "size": size,
+                "batch": len(images(size)),
+                "ratio": ratio,
+                "milliseconds": 1e3 * min(seconds),
+                "peak_megabytes": peak_memory(size, name) / 1e6,
+                "macs": count_macs(layers(size)[name](), (1, CHANNELS, size, size)),
+            }
+        )
+    return rows
+
+
+def exponent(rows: list[dict], layer: str, cost: str) -> float:
+    """The slope of log cost against log N, N = pixels, between the two largest maps of a layer."""
+    small, large = sorted((row for row in rows if row["layer"] == layer), key=lambda row: row["size"])[-2:]
+    growth = (large[cost] / large["batch"]) / (small[cost] / small["batch"])
+    return math.log(growth) / math.log(large["size"] ** 2 / small["size"] ** 2)
+
+
+def plot(rows: list[dict]) -> None:
+    """Time per image against the number of pixels, with the slopes 1, 1.5 and 2 for comparison."""
+    figure, axes = plt.subplots(figsize=(7.2, 4), layout="constrained")
+    for layer, marker in (("conv", "o"), ("gsa", "s"), ("self", "^")):
+        points = sorted((row["size"] ** 2, row["milliseconds"] / row["batch"]) for row in rows if row["layer"] == layer)
+        axes.loglog(*zip(*points), marker=marker, label=layer)
+    axes.set(xlabel="pixels N", ylabel="forward + backward (ms per image)")
+    axes.legend(frameon=False)
+    PLOT.parent.mkdir(exist_ok=True)
+    figure.savefig(PLOT, dpi=150)
+
+
+def main() -> None:
+    if not ENVIRONMENT.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, "-m", "tools.bench", *sys.argv[1:]], os.environ | ENVIRONMENT)
+    torch.set_num_threads(1)
+    if sys.argv[1:2] == ["memory"]:
+        print(grow(int(sys.argv[2]), sys.argv[3]))
+        return
+    rows = [row for size in (16, 32, 64, 128) for row in measure(size)]
+    machine = {"torch": torch.__version__, "machine": f"{platform.machine()}, 1 thread", "heads": HEADS}
+    RESULTS.write_text(json.dumps({"measured_on": machine, "channels": CHANNELS, "rows": rows}, indent=1) + "\n")
+    plot(rows)
+    line = "{size:>4}²  {layer:<15} {ratio:6.2f} × conv {milliseconds:8.1f} ms {peak_megabytes:7.1f} MB"
+    print(*(line.format(**row) for row in rows), sep="\n")
+    for layer in ("gsa", "self"):
+        print(f"{layer}: time grows with N^{exponent(rows, layer, 'milliseconds'):.2f}")
+    print(f"{RESULTS}, {PLOT}")
+
+
+if __name__ == "__main__":
+    main()
