@@ -22,9 +22,15 @@ def main() -> None:
     try:
         arguments.run(arguments)
     except ValidationError as error:
-        sys.exit("gsa: " + "; ".join(f"--{e['loc'][0]} {e['input']!r}: {e['msg']}" for e in error.errors()))
+        sys.exit("gsa: " + "; ".join(map(describe, error.errors())))
     except (ValueError, OSError, DataError, TrainingError) as error:
         sys.exit(f"gsa: {error}")
+
+
+def describe(error: dict) -> str:
+    """What pydantic found wrong: with an option, or with the configuration as a whole."""
+    message = error["msg"].removeprefix("Value error, ")
+    return f"--{error['loc'][0]} {error['input']!r}: {message}" if error["loc"] else message
 
 
 def parser() -> argparse.ArgumentParser:
