@@ -112,7 +112,7 @@ def test_search_finds_a_word_of_the_chapter(name, browser, address):
     word = max(re.findall(r"[a-z]+", soup(SITE / f"{name}.html").select_one("article section > p").text), key=len)
     with browser.new_page() as page:
         page.goto(f"{address}/search.html?q={word}")
-        page.locator(f"#search-results a[href*='{name}.html']").first.wait_for(timeout=10_000)
+        page.locator(f"#search-results a[href*='{name}.html']").first.wait_for()
 
 
 @cache
