@@ -20,6 +20,7 @@ SITE = ROOT / "_build" / "html"
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 CHAPTERS = [chapter["file"] for chapter in TOC["chapters"]]
 PAGES = [TOC["root"], *CHAPTERS]
+PATIENCE = 120_000  # milliseconds, for a machine that has other work
 UNSET = ".math:not(:has(mjx-container)), mjx-merror, mjx-container [style*='color: red']"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
@@ -69,6 +70,7 @@ def scheme(request) -> str:
 def context(request, browser, scheme):
     """A reader with a colour scheme and a screen this wide."""
     context = browser.new_context(color_scheme=scheme, viewport={"width": request.param, "height": 900})
+    context.set_default_timeout(PATIENCE)
     yield context
     context.close()
 
@@ -111,8 +113,8 @@ def test_page(name, page, address, scheme):
 def test_search_finds_a_word_of_the_chapter(name, browser, address):
     word = max(re.findall(r"[a-z]+", soup(SITE / f"{name}.html").select_one("article section > p").text), key=len)
     with browser.new_page() as page:
-        page.goto(f"{address}/search.html?q={word}")
-        page.locator(f"#search-results a[href*='{name}.html']").first.wait_for()
+        page.goto(f"{address}/search.html?q={word}", timeout=PATIENCE)
+        page.locator(f"#search-results a[href*='{name}.html']").first.wait_for(timeout=PATIENCE)
 
 
 @cache
