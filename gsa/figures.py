@@ -2,14 +2,22 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from functools import partial
+from itertools import pairwise, zip_longest
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from cycler import cycler
+from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Rectangle
+from torch import Tensor
+
+from gsa.training import Record
 
 COLOURS = {
     "blue": "#0072b2",
@@ -149,3 +157,102 @@ def draw_costs(
     axes.grid(axis="y")
     axes.legend()
     return axes
+
+
+def draw_images(
+    grid: np.ndarray, images: UInt8[Tensor, "images channels height width"], titles: Sequence[str] = ()
+) -> None:
+    """Colour images, one in each of a ``grid`` of axes, each under its title."""
+    for axes, image, title in zip_longest(grid.flat, images, titles):
+        axes.imshow(image.permute(1, 2, 0))
+        axes.set_title(title, fontsize=9, loc="center")
+        axes.set_axis_off()
+
+
+def draw_curves(axes: Axes, records: Sequence[Record], measure: str) -> Axes:
+    """A share that `Epoch` calls ``measure``, over the epochs of runs: one line a run, one colour and stroke an arm."""
+    styles = dict(zip(dict.fromkeys(record.config.arm for record in records), plt.rcParams["axes.prop_cycle"]))
+    for record in records:
+        shares = [getattr(epoch, measure) for epoch in record.history]
+        label = f"{record.config.arm}, seed {record.config.seed}"
+        axes.plot(range(1, len(shares) + 1), 100 * np.array(shares), label=label, **styles[record.config.arm])
+    axes.set(xlabel="epoch", ylabel=f"{measure.replace('_', ' ')} (%)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(axis="y")
+    return axes
+
+
+def draw_forest(accuracies: Axes, differences: Axes, table: pd.DataFrame) -> None:
+    """A ledger's table: the accuracy of each arm, and how far it is from the control's, with what may be said of it.
+
+    A full dot is a mean over seeds with its t-interval. A hollow one is a single run; its dotted line is the Wilson
+    interval over test images, which says nothing about other seeds, and its difference has no interval.
+    """
+    rows = np.arange(len(table))
+    for row, arm in zip(rows, table.itertuples()):
+        colour, several = COLOURS["blue" if arm.verdict == "control" else "vermilion"], arm.seeds > 1
+        low, high = (arm.low, arm.high) if several else (arm.images_low, arm.images_high)
+        dot = {"marker": "o", "color": colour, "markerfacecolor": colour if several else "white"}
+        accuracies.plot([100 * low, 100 * high], [row, row], color=colour, linestyle="-" if several else ":")
+        accuracies.plot([100 * arm.accuracy], [row], **dot)
+        differences.plot([100 * arm.difference_low, 100 * arm.difference_high], [row, row], color=colour, linestyle="-")
+        differences.plot([100 * arm.difference], [row], **dot)
+    accuracies.set(xlabel="test accuracy (%)", yticks=rows, yticklabels=table.index, ylim=(len(table) - 0.5, -0.5))
+    differences.set(xlabel="difference to the control (points)", yticks=rows, yticklabels=table.verdict)
+    differences.yaxis.tick_right()
+    differences.axvline(0, color=COLOURS["grey"], linewidth=0.8, linestyle="-")
+    differences.sharey(accuracies)
+
+
+def family(query: Pixel = (5, 2)) -> dict[str, dict[str, np.ndarray]]:
+    """The layers of the book by who computes their weights: the weights of one query on an 8 × 8 map, as a sketch."""
+    row, column = np.indices((8, 8))
+    down, right = row - query[0], column - query[1]
+    content = np.random.default_rng(1).uniform(0.15, 0.9, (8, 8))
+    neighbours, patch = np.maximum(abs(down), abs(right)), (row // 4 == query[0] // 4) & (column // 4 == query[1] // 4)
+    sampled = np.zeros((8, 8))
+    sampled[[2, 3, 3, 4, 5, 5, 6, 7, 7], [1, 3, 6, 0, 2, 5, 3, 0, 4]] = 0.7
+    return {
+        "Training, once for all,\nfor each offset j − i": {
+            "1 convolution\nits neighbours": (neighbours < 2) * (0.85 - 0.2 * (abs(down) + abs(right))),
+        },
+        "A small network,\nfrom the map": {
+            "2 gates\nitself": (neighbours == 0) * 0.85,
+            "3 sampling\nwhere it points": sampled,
+        },
+        "i and j together: the\nquery of i meets\nthe key of j": {
+            "4 self-attention\neverywhere": content,
+            "5 stand-alone\nits neighbours": (neighbours < 3) * content,
+            "6 Twins\nits window, then\nall summaries": np.where(
+                patch, content, 0.5 * (row % 4 % 3 > 0) * (column % 4 % 3 > 0)
+            ),
+            "7 GSA\nits sub-image,\nthen its patch": np.where((down % 4 == 0) & (right % 4 == 0), 0.85, patch * 0.3),
+        },
+    }
+
+
+def draw_family() -> Figure:
+    """The map of the book: one branch for each way to compute weights, and for each layer the positions it covers."""
+    figure = plt.figure(figsize=(7.2, 6.2), layout="none")
+    branch = partial(Line2D, color=COLOURS["grey"], linewidth=1, transform=figure.transFigure)
+    figure.text(0.01, 0.945, r"$y_i = \sum_j\; w_{ij}\; v_j$", fontsize=15)
+    figure.text(0.01, 0.87, "Who computes the weights,\nand from what?", weight="bold", va="center")
+    figure.text(0.33, 0.884, "Over which positions?", weight="bold", va="center")
+    figure.text(0.33, 0.856, "Framed: i. The darker a pixel, the more it counts.", va="center")
+    for number, (who, layers) in enumerate(family().items()):
+        bottom = 0.6 - 0.27 * number
+        middle = bottom + 0.08
+        figure.text(0.045, middle, who, va="center")
+        figure.add_artist(branch([0.02, 0.02, 0.04], [0.83 if number == 0 else middle + 0.27, middle, middle]))
+        for column, (name, weights) in enumerate(layers.items()):
+            axes = figure.add_axes((0.33 + 0.17 * column, bottom, 0.16, 0.16))
+            title, positions = name.split("\n", 1)
+            draw_map(
+                axes,
+                np.array(to_rgb(UNSEEN)) + weights[..., None] * np.subtract(to_rgb(COLOURS["blue"]), to_rgb(UNSEEN)),
+            )
+            axes.set_title(title, fontsize=10, loc="center", weight="bold")
+            axes.set_xlabel(positions, fontsize=9)
+            axes.set_ylabel("")
+            mark(axes, (5, 2))
+    return figure
