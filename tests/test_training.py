@@ -1,0 +1,351 @@
+"""A run ends with the same numbers however often it is killed and however many processes share it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import gsa.training
+from gsa.checkpoint import load_state
+from gsa.data import Dataset
+from gsa.models import MixingBlock
+from gsa.pipeline import Images, Normalizer, split
+from gsa.probes import count_macs, count_parameters
+from gsa.training import Config, Loop, Record, Run, TrainingError, schedule, to_json, train
+
+CONFIG = Config(
+    model="resnet8", mechanism="gsa", stages=(2,), width=4, data="tinted", epochs=4, batch=16, lr=0.1, crop=1, study="t"
+)
+CPU = torch.device("cpu")
+
+
+def tinted(train: int = 160, test: int = 42) -> Dataset:
+    """Four classes of 8×8 noise, each with a tint of its own."""
+    drawn = torch.Generator().manual_seed(0)
+    y = torch.arange(train + test) % 4
+    tints = torch.randint(256, (4, 3, 1, 1), generator=drawn)
+    noise = torch.randint(-90, 91, (len(y), 3, 8, 8), generator=drawn)
+    x = (tints[y] + noise).clamp(0, 255).to(torch.uint8)
+    return Dataset("tinted", "drawn by a test", tuple("abcd"), x[:train], y[:train], x[train:], y[train:])
+
+
+def batches_until_death(*args) -> Iterator[Images]:
+    epoch = args[3]
+    for step, batch in enumerate(gsa.pipeline.batches(*args)):
+        if (epoch, step) == (2, 3):
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield batch
+
+
+def main(task: str, directory: Path) -> None:
+    """What this file does as a program: the run that dies, or one process of a run that several share."""
+    if task == "die":
+        gsa.training.batches = batches_until_death
+    run = train(CONFIG, dataset=tinted(), checkpoints=directory)
+    rank = os.environ["RANK"]
+    save_file(run.model.state_dict(), directory / f"rank-{rank}.safetensors")
+    (directory / f"rank-{rank}.json").write_text(json.dumps(to_json(run.record)))
+
+
+def as_program(task: str, directory: Path, *launcher: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, *launcher, __file__, task, str(directory)]
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    environment = os.environ | threads | {"ACCELERATE_USE_CPU": "1", "TQDM_DISABLE": "1"}
+    return subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def numbers(run: Run) -> dict:
+    """The record of a run without its times."""
+    record = to_json(run.record) | {"seconds": None, "finished": None}
+    return record | {"history": [epoch | {"seconds": None} for epoch in record["history"]]}
+
+
+def assert_same_run(one: Run, other: Run) -> None:
+    assert numbers(one) == numbers(other)
+    for name, tensor in one.model.state_dict().items():
+        assert torch.equal(tensor, other.model.state_dict()[name]), name
+
+
+@pytest.fixture(scope="module")
+def whole() -> Run:
+    """An ordinary run, neither killed nor shared."""
+    return train(CONFIG, dataset=tinted())
+
+
+# Killed, resumed, shared
+
+
+def test_a_killed_run_resumes_and_ends_with_the_same_numbers(tmp_path, whole):
+    killed = as_program("die", tmp_path)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(load_state(tmp_path / "t" / "gsa-0.safetensors")["history"]) == 2
+    assert_same_run(train(CONFIG, dataset=tinted(), checkpoints=tmp_path), whole)
+
+
+def test_two_processes_agree_with_one(tmp_path, whole):
+    launch = "-m accelerate.commands.launch --multi_gpu --num_processes=2 --num_machines=1 --main_process_port=0"
+    done = as_program("share", tmp_path, *launch.split(), "--mixed_precision=no", "--dynamo_backend=no")
+    assert done.returncode == 0, done.stderr
+    first, second = (load_file(tmp_path / f"rank-{rank}.safetensors") for rank in range(2))
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name], rtol=0, atol=0, msg=name)
+    shared = TypeAdapter(Record).validate_json((tmp_path / "rank-0.json").read_text())
+    assert shared.processes == 2
+    for epoch, alone in zip(shared.history, whole.record.history, strict=True):
+        assert epoch.train_loss == pytest.approx(alone.train_loss, abs=1e-4)
+        assert epoch.holdout_loss == pytest.approx(alone.holdout_loss, abs=1e-3)
+    assert shared.test_accuracy == pytest.approx(whole.record.test_accuracy, abs=1.5 / whole.record.test_images)
+
+
+# Reproducible, honest
+
+
+def test_the_seed_decides_the_run(whole):
+    assert_same_run(train(CONFIG, dataset=tinted()), whole)
+    other = train(replace(CONFIG, seed=1), dataset=tinted())
+    assert other.record.history[0].train_loss != whole.record.history[0].train_loss
+
+
+def test_the_test_set_is_read_once_at_the_end_and_changes_nothing(monkeypatch, whole):
+    seen = []
+
+    def evaluate(model, images, *args, **options):
+        seen.append(len(images))
+        return gsa_evaluate(model, images, *args, **options)
+
+    gsa_evaluate = gsa.training.evaluate
+    monkeypatch.setattr(gsa.training, "evaluate", evaluate)
+    data = tinted()
+    poisoned = replace(data, x_test=255 - data.x_test, y_test=(data.y_test + 1) % 4)
+    run = train(CONFIG, dataset=poisoned)
+    assert seen == [16] * CONFIG.epochs + [len(data.y_test)]
+    for name, tensor in run.model.state_dict().items():
+        assert torch.equal(tensor, whole.model.state_dict()[name]), name
+    assert run.record.test_accuracy < whole.record.test_accuracy
+
+
+def test_the_record_says_what_was_done(whole):
+    record, data = whole.record, tinted()
+    assert (record.train_images, record.test_images, record.data_source) == (144, 42, data.source)
+    assert record.parameters == count_parameters(whole.model)
+    assert record.macs == count_macs(whole.model, (1, 3, 8, 8))
+    assert (record.precision, record.processes) == ("fp32", 1)
+    assert [epoch.epoch for epoch in record.history] == [0, 1, 2, 3]
+    assert record.history[-1].train_loss < record.history[0].train_loss
+    assert record.history[-1].train_accuracy > 0.5
+
+    train_set, _, test = split(data, CONFIG.holdout, 0, CPU)
+    x = Normalizer.of(train_set)(test.x)
+    with torch.no_grad():
+        logits, mirrored = whole.model(x), whole.model(x.flip(-1))
+    assert record.test_accuracy == pytest.approx((logits.argmax(1) == test.y).float().mean().item())
+    assert record.test_accuracy_flip == pytest.approx(((logits + mirrored).argmax(1) == test.y).float().mean().item())
+
+
+def test_a_record_survives_json(whole):
+    adapter = TypeAdapter(Record)
+    assert adapter.validate_json(adapter.dump_json(whole.record)) == whole.record
+    assert adapter.validate_python(to_json(whole.record)) == whole.record
+
+
+def test_a_trained_network_can_be_saved_and_used_as_it_is(tmp_path, whole):
+    save_file(whole.model.state_dict(), tmp_path / "weights.safetensors")
+    assert not whole.model.training
+    assert whole.model(torch.rand(2, 3, 8, 8)).dtype == torch.float32
+
+
+def test_one_session_may_train_in_several_precisions(whole):
+    for precision in ("bf16", "fp32"):
+        run = train(replace(CONFIG, precision=precision, epochs=1), dataset=tinted())
+        assert run.record.precision == precision
+        assert run.record.history[0].train_loss == pytest.approx(whole.record.history[0].train_loss, rel=0.1)
+
+
+@pytest.mark.parametrize("match", ["parameters", "macs"])
+def test_a_matched_control_costs_what_the_mechanism_costs(match):
+    config = replace(CONFIG, model="resnet8", width=None, mechanism="gsa", stages=(2, 3), match=match)
+    control, other = (gsa.training.build(c, tinted()) for c in (config, replace(config, match="")))
+    cost = {"parameters": count_parameters, "macs": lambda model: count_macs(model, (1, 3, 8, 8))}[match]
+    assert not any(isinstance(module, MixingBlock) for module in control.modules())
+    assert cost(control) == pytest.approx(cost(other), rel=0.1)
+    assert config.arm == f"none-{match}-of-gsa"
+
+
+# The recipe
+
+
+@given(steps=st.integers(1, 500), warmup=st.floats(0, 1))
+def test_the_rate_rises_then_falls_in_lines_and_never_rests(steps, warmup):
+    rates = [schedule(step, steps, warmup) for step in range(steps)]
+    assert all(0 < rate <= 1 + 1e-12 for rate in rates)
+    top = rates.index(max(rates))
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+
+
+@pytest.mark.parametrize("steps", [9, 99])
+def test_the_rate_starts_and_ends_one_step_from_zero_and_peaks_after_the_warmup(steps):
+    rates = [schedule(step, steps, 0.2) for step in range(steps)]
+    peak = (steps + 1) // 5
+    assert rates[0] == pytest.approx(1 / peak)
+    assert rates[peak - 1] == pytest.approx(1)
+    assert rates[-1] == pytest.approx(1 / (steps + 1 - peak))
+
+
+def test_every_parameter_has_one_rate_and_only_matrices_decay():
+    model = gsa.training.build(CONFIG, tinted())
+    sgd, adamw = gsa.training.make_optimizers(model, CONFIG)
+    assert isinstance(sgd, torch.optim.SGD) and isinstance(adamw, torch.optim.AdamW)
+    trained = [p for optimizer in (sgd, adamw) for group in optimizer.param_groups for p in group["params"]]
+    assert len(trained) == len(set(trained)) == len(list(model.parameters()))
+    mechanism = {p for m in model.modules() if isinstance(m, MixingBlock) for p in m.mechanism.parameters()}
+    assert {p for group in adamw.param_groups for p in group["params"]} == mechanism
+    for optimizer, decay in ((sgd, CONFIG.weight_decay), (adamw, CONFIG.mechanism_weight_decay)):
+        for group in optimizer.param_groups:
+            assert {group["weight_decay"]} == {decay if p.ndim > 1 else 0.0 for p in group["params"]}
+
+
+def test_a_host_alone_has_sgd_alone():
+    model = gsa.training.build(replace(CONFIG, mechanism="none"), tinted())
+    assert [type(o) for o in gsa.training.make_optimizers(model, CONFIG)] == [torch.optim.SGD]
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.3])
+def test_a_step_goes_down_the_gradient_taken_up_the_hill(radius):
+    config = replace(CONFIG, sam_radius=radius, label_smoothing=0.0)
+    model = nn.Linear(5, 3)
+    weights = [p.detach().clone() for p in model.parameters()]
+    x, y, lr = torch.randn(7, 5), torch.randint(3, (7,)), 0.5
+
+    def gradients(at: list[Tensor]) -> tuple[Tensor, ...]:
+        at = [w.requires_grad_() for w in at]
+        return torch.autograd.grad(F.cross_entropy(F.linear(x, *at), y), at)
+
+    plain = gradients([w.clone() for w in weights])
+    norm = sum(g.square().sum() for g in plain).sqrt()
+    taken = gradients([(w + radius * g / norm).detach() for w, g in zip(weights, plain)])
+
+    accelerator = Accelerator()
+    optimizer = accelerator.prepare(torch.optim.SGD(model.parameters(), lr=lr))
+    loss, logits = Loop(config, accelerator, model, [optimizer]).step(x, y)
+    torch.testing.assert_close(logits, F.linear(x, *weights))
+    torch.testing.assert_close(loss, F.cross_entropy(logits, y))
+    for parameter, weight, gradient in zip(model.parameters(), weights, taken):
+        torch.testing.assert_close(parameter.detach(), weight - lr * gradient)
+        assert parameter.grad is None
+
+
+# What cannot be trained says so in a line
+
+
+def assert_one_line(error: pytest.ExceptionInfo) -> None:
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("batch", "step"), [(16, r"[1-9]"), (144, "0")], ids=["in training", "after the last step"])
+def test_divergence_names_the_step_and_the_rate(batch, step):
+    with pytest.raises(TrainingError, match=rf"not finite at step {step}, learning rate [\d.]+e\+") as error:
+        train(replace(CONFIG, epochs=1, batch=batch, lr=1e30), dataset=tinted())
+    assert_one_line(error)
+
+
+def test_divergence_names_the_rate_of_its_own_step():
+    losses = [torch.tensor(value) for value in (1.0, float("inf"), 1.0)]
+    lr = CONFIG.lr * schedule(41, 4 * 20, CONFIG.warmup)
+    with pytest.raises(TrainingError, match=f"step 41, learning rate {lr:.3g};"):
+        gsa.training.check_finite(losses, CONFIG, 40, 20)
+
+
+@pytest.mark.parametrize("where", ["on a GPU", "on the CPU"])
+def test_out_of_memory_names_a_smaller_batch(monkeypatch, where):
+    def evaluate(*args):
+        if where == "on a GPU":
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB.")
+        return torch.empty(2**50)
+
+    monkeypatch.setattr(gsa.training, "evaluate", evaluate)
+    with pytest.raises(TrainingError, match="out of memory with batches of 16; try --batch 8") as error:
+        train(CONFIG, dataset=tinted())
+    assert_one_line(error)
+
+
+def test_other_errors_pass_unchanged(monkeypatch):
+    monkeypatch.setattr(gsa.training, "evaluate", lambda *args: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size") as error:
+        train(CONFIG, dataset=tinted())
+    assert not isinstance(error.value, TrainingError)
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(ValueError, match="batch of 145 is larger than the 144 training images") as error:
+        train(replace(CONFIG, batch=145), dataset=tinted())
+    assert_one_line(error)
+    with pytest.raises(ValueError, match="batch of 16 is larger than the 15 training images"):
+        train(replace(CONFIG, images=15), dataset=tinted())
+
+
+def test_a_batch_that_processes_cannot_share_is_refused():
+    with pytest.raises(ValueError, match="batch of 16 cannot be shared evenly by 3 processes"):
+        gsa.training.check_batch(16, 144, 3)
+
+
+def test_the_checkpoint_of_another_run_is_refused(tmp_path):
+    train(replace(CONFIG, epochs=1), dataset=tinted(), checkpoints=tmp_path)
+    with pytest.raises(ValueError, match=r"gsa-0\.safetensors belongs to a run with another lr, crop; ") as error:
+        train(replace(CONFIG, epochs=1, lr=0.3, crop=0), dataset=tinted(), checkpoints=tmp_path)
+    assert_one_line(error)
+
+
+def test_checkpoints_that_cannot_be_written_are_an_os_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        train(replace(CONFIG, epochs=1), dataset=tinted(), checkpoints=tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model": "resnet21"}, "unknown model 'resnet21'; there are .*resnet20"),
+        ({"mechanism": "gas"}, "unknown mechanism 'gas'; there are .*gsa"),
+        ({"epochs": 0}, "epochs must be positive, got 0"),
+        ({"batch": -1}, "batch must be positive, got -1"),
+        ({"lr": float("nan")}, "lr must be positive, got nan"),
+        ({"holdout": 5000.0}, "holdout is a share between 0 and 1, got 5000"),
+    ],
+)
+def test_a_configuration_that_means_nothing_is_refused(values, message):
+    with pytest.raises(ValueError, match=message) as error:
+        Config(**values)
+    assert_one_line(error)
+
+
+def test_a_stage_that_the_host_does_not_have_is_refused():
+    with pytest.raises(ValueError, match=r"stages \[4\] do not exist; this network has stages 1…3"):
+        train(replace(CONFIG, stages=(2, 4)), dataset=tinted())
+
+
+def test_budgets_shrink_a_run_and_give_it_a_study_of_its_own():
+    config = Config(epochs=30)
+    assert config.scaled("full") == config
+    assert config.scaled("demo") == replace(config, epochs=8, study="resnet20-demo")
+    smoke = config.scaled("smoke")
+    assert (smoke.data, smoke.epochs, smoke.study) == ("shapes", 2, "resnet20-smoke")
+    assert Config(data="same").scaled("smoke").data == "same"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
