@@ -15,6 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from gsa.training import Record
@@ -177,7 +178,7 @@ def draw_curves(axes: Axes, records: Sequence[Record], measure: str) -> Axes:
         label = f"{record.config.arm}, seed {record.config.seed}"
         axes.plot(range(1, len(shares) + 1), 100 * np.array(shares), label=label, **styles[record.config.arm])
     axes.set(xlabel="epoch", ylabel=f"{measure.replace('_', ' ')} (%)")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y")
     return axes
 
@@ -197,11 +198,14 @@ def draw_forest(accuracies: Axes, differences: Axes, table: pd.DataFrame) -> Non
         accuracies.plot([100 * arm.accuracy], [row], **dot)
         differences.plot([100 * arm.difference_low, 100 * arm.difference_high], [row, row], color=colour, linestyle="-")
         differences.plot([100 * arm.difference], [row], **dot)
-    accuracies.set(xlabel="test accuracy (%)", yticks=rows, yticklabels=table.index, ylim=(len(table) - 0.5, -0.5))
+    accuracies.set(xlabel="test accuracy (%)", yticks=rows, yticklabels=table.index)
     differences.set(xlabel="difference to the control (points)", yticks=rows, yticklabels=table.verdict)
     differences.yaxis.tick_right()
     differences.axvline(0, color=COLOURS["grey"], linewidth=0.8, linestyle="-")
-    differences.sharey(accuracies)
+    for axes in (accuracies, differences):
+        axes.set_ylim(len(table) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
 
 
 def family(query: Pixel = (5, 2)) -> dict[str, dict[str, np.ndarray]]:
