@@ -38,7 +38,7 @@ class Partition:
     @property
     def step(self) -> int:
         """What each side of a map has to be a multiple of."""
-        return prod(length for axis, length in self.lengths if axis.startswith("i"))
+        return prod([length for axis, length in self.lengths if axis.startswith("i")])
 
     def check(self, height: int, width: int) -> None:
         if height % self.step or width % self.step:
@@ -60,6 +60,8 @@ GLOBAL = Partition("global", "b c rows columns", "b (rows columns) c")
 
 def window(side: int, *, dilation: int = 1) -> Partition:
     """Windows of side × side pixels; with a dilation d, pixels d apart (the windows of every d-th-pixel sub-image)."""
+    if dilation < 1:
+        raise ValueError(f"the dilation of a window must be at least 1, got {dilation}")
     if dilation == 1:
         return Partition(f"window({side})", MAP, "(b rows columns) (i j) c", _square(side))
     dilated = "b c (rows i i_step) (columns j j_step)"
