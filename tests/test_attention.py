@@ -1,0 +1,305 @@
+"""One primitive, tested against loops, and self-attention, tested against PyTorch's and timm's."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from timm.models.twins import LocallyGroupedAttn
+from torch import Tensor, nn
+
+from gsa.layers import GLOBAL, ProjectedValues, SelfAttention, attend, grid, patches, record_weights, window
+from gsa.probes import count_macs, count_parameters
+
+sizes = st.integers(1, 4)
+
+
+def looped(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, scale: float | None = None) -> Tensor:
+    """Attention one query, one head and one image at a time; ``bias`` is that of every pair, −∞ where none meet."""
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    images = []
+    for b in range(q.shape[0]):
+        heads = []
+        for h in range(q.shape[1]):
+            rows = []
+            for i in range(q.shape[2]):
+                logits = torch.stack([scale * torch.dot(q[b, h, i], key) for key in k[b, h]])
+                logits = logits if bias is None else logits + bias[b, h, i]
+                exponentials = (logits - logits.max()).exp()
+                rows.append(sum(w * value for w, value in zip(exponentials / exponentials.sum(), v[b, h])))
+            heads.append(torch.stack(rows))
+        images.append(torch.stack(heads))
+    return torch.stack(images)
+
+
+def assert_same(one: Tensor, other: Tensor) -> None:
+    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def random_qkv(*shape: int, keys: int = 5, width_of_value: int = 2) -> list[Tensor]:
+    batch, heads, queries, width = shape
+    q, k = torch.randn(batch, heads, queries, width), torch.randn(batch, heads, keys, width)
+    return [t.double().requires_grad_() for t in (q, k, torch.randn(batch, heads, keys, width_of_value))]
+
+
+def assert_same_with_gradients(one: Tensor, other: Tensor, inputs: list[Tensor]) -> None:
+    assert_same(one, other)
+    cotangent = torch.randn_like(one)
+    for found, expected in zip(*(torch.autograd.grad(output, inputs, cotangent) for output in (one, other))):
+        assert_same(found, expected)
+
+
+# The primitive
+
+
+@given(shape=st.tuples(sizes, sizes, sizes, sizes), keys=sizes, width_of_value=sizes)
+def test_attend_is_the_loop(shape, keys, width_of_value):
+    qkv = random_qkv(*shape, keys=keys, width_of_value=width_of_value)
+    assert_same_with_gradients(attend(*qkv), looped(*qkv), qkv)
+
+
+@pytest.mark.parametrize("recording", [False, True])
+@pytest.mark.parametrize("scale", [None, 1.0, 0.3])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (3, 4, 5), (4, 5), (2, 1, 1, 5)], ids=str)
+def test_a_bias_is_added_to_the_logits_and_broadcasts(recording, scale, shape):
+    qkv, bias = random_qkv(2, 3, 4, 6), torch.randn(shape).double().requires_grad_()
+    expected = looped(*qkv, bias.expand(2, 3, 4, 5), scale)
+    if recording:
+        with record_weights():
+            found = attend(*qkv, bias=bias, scale=scale)
+    else:
+        found = attend(*qkv, bias=bias, scale=scale)
+    assert_same_with_gradients(found, expected, [*qkv, bias])
+
+
+@pytest.mark.parametrize("recording", [False, True])
+def test_a_boolean_bias_says_who_may_meet(recording):
+    qkv = random_qkv(2, 3, 4, 6)
+    meet = torch.rand(3, 4, 5) < 0.6
+    meet[..., 0] = True
+    expected = looped(*qkv, torch.zeros(2, 3, 4, 5).double().masked_fill(~meet, float("-inf")))
+    if recording:
+        with record_weights() as weights:
+            found = attend(*qkv, bias=meet)
+        assert (weights[0].masked_select(~meet) == 0).all()
+    else:
+        found = attend(*qkv, bias=meet)
+    assert_same_with_gradients(found, expected, qkv)
+
+
+def test_swapping_queries_and_keys_transposes_the_logits():
+    q, k, v = random_qkv(2, 3, 5, 4, keys=5)
+    with record_weights() as weights:
+        attend(q, k, v)
+        attend(k, q, v)
+    logits, swapped = (w.log() + (t @ s.mT / 2).logsumexp(-1, keepdim=True) for w, t, s in zip(weights, (q, k), (k, q)))
+    assert_same(logits, swapped.mT)
+
+
+# Looking at the weights
+
+
+def test_recording_changes_no_output_and_every_row_sums_to_one():
+    qkv = random_qkv(2, 3, 4, 6)
+    plain = attend(*qkv)
+    with record_weights() as weights:
+        recorded = attend(*qkv)
+    assert_same_with_gradients(recorded, plain, qkv)
+    assert [w.shape for w in weights] == [(2, 3, 4, 5)]
+    assert_same(weights[0].sum(-1), torch.ones(2, 3, 4).double())
+    assert_same(weights[0] @ qkv[2], plain)
+
+
+def test_recording_collects_every_call_in_order_and_stops_with_the_block():
+    few, many = random_qkv(1, 1, 2, 3, keys=2), random_qkv(1, 1, 2, 3, keys=7)
+    with record_weights() as weights:
+        attend(*few)
+        attend(*many)
+    attend(*few)
+    assert [w.shape[-1] for w in weights] == [2, 7]
+
+
+def test_the_innermost_block_records():
+    few, many = random_qkv(1, 1, 2, 3, keys=2), random_qkv(1, 1, 2, 3, keys=7)
+    with record_weights() as outer:
+        attend(*few)
+        with record_weights() as inner:
+            attend(*many)
+        attend(*few)
+    assert [w.shape[-1] for w in outer] == [2, 2]
+    assert [w.shape[-1] for w in inner] == [7]
+
+
+def test_an_exception_ends_the_recording():
+    with record_weights() as outer:
+        with pytest.raises(RuntimeError, match="in the block"), record_weights():
+            raise RuntimeError("in the block")
+        attend(*random_qkv(1, 1, 2, 3))
+    assert len(outer) == 1
+    with pytest.raises(RuntimeError, match="in the block"), record_weights() as weights:
+        raise RuntimeError("in the block")
+    attend(*random_qkv(1, 1, 2, 3))
+    assert weights == []
+
+
+def test_recorded_weights_are_part_of_the_graph():
+    qkv = random_qkv(1, 2, 3, 4)
+    with record_weights() as weights:
+        attend(*qkv)
+    (gradient,) = torch.autograd.grad(weights[0][..., 0].sum(), qkv[0])
+    assert gradient.abs().max() > 0
+
+
+def test_attend_compiles_whole(unchecked):
+    qkv = random_qkv(2, 3, 4, 6)
+    compiled = torch.compile(attend, fullgraph=True, backend="eager")
+    assert_same(compiled(*qkv), attend(*qkv))
+    assert_same(compiled(*qkv, scale=0.5), attend(*qkv, scale=0.5))
+    with record_weights() as weights:
+        recorded = compiled(*qkv)
+    assert_same(recorded, attend(*qkv))
+    assert len(weights) == 1
+
+
+# Self-attention
+
+
+MULTIHEAD = {"qkv.weight": "in_proj_weight", "qkv.bias": "in_proj_bias"}
+MULTIHEAD |= {"proj.weight": "out_proj.weight", "proj.bias": "out_proj.bias"}
+
+
+def as_multihead(layer: SelfAttention) -> nn.MultiheadAttention:
+    """PyTorch's own attention with the weights of ``layer``."""
+    oracle = nn.MultiheadAttention(layer.channels, layer.heads, batch_first=True, dtype=torch.float64)
+    oracle.load_state_dict({MULTIHEAD[name]: weight for name, weight in layer.state_dict().items()})
+    return oracle
+
+
+def assert_same_layer(layer: nn.Module, oracle: nn.Module, run, x: Tensor, pairs: dict[str, str]) -> None:
+    """Outputs and the gradients of the input and of every parameter agree; ``pairs`` maps our names to theirs."""
+    x, same = x.clone().requires_grad_(), x.clone().requires_grad_()
+    found, expected = layer(x), run(oracle, same)
+    assert_same(found, expected)
+    cotangent = torch.randn_like(found)
+    found.backward(cotangent)
+    expected.backward(cotangent)
+    assert_same(x.grad, same.grad)
+    ours, theirs = dict(layer.named_parameters()), dict(oracle.named_parameters())
+    assert ours.keys() == pairs.keys()
+    for name, other in pairs.items():
+        assert_same(ours[name].grad, theirs[other].grad)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 8])
+def test_self_attention_is_that_of_pytorch(heads):
+    layer = SelfAttention(8, heads).double()
+
+    def run(oracle: nn.MultiheadAttention, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).mT
+        return oracle(tokens, tokens, tokens, need_weights=False)[0].mT.unflatten(2, x.shape[2:])
+
+    assert_same_layer(layer, as_multihead(layer), run, torch.randn(2, 8, 3, 5).double(), MULTIHEAD)
+
+
+@pytest.mark.parametrize("side", [2, 4])
+def test_window_attention_is_that_of_twins_with_the_same_names(side):
+    layer = SelfAttention(8, 2, partition=window(side)).double()
+    oracle = LocallyGroupedAttn(8, 2, ws=side).double()
+    oracle.load_state_dict(layer.state_dict())
+
+    def run(oracle: nn.Module, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        return oracle(x.flatten(2).mT, (height, width)).mT.unflatten(2, (height, width))
+
+    pairs = {name: name for name in layer.state_dict()}
+    assert_same_layer(layer, oracle, run, torch.randn(2, 8, 4, 8).double(), pairs)
+
+
+def test_recorded_weights_of_a_layer_are_those_of_pytorch():
+    layer = SelfAttention(8, 2).double()
+    x = torch.randn(2, 8, 3, 3).double()
+    with record_weights() as weights:
+        layer(x)
+    tokens = x.flatten(2).mT
+    _, expected = as_multihead(layer)(tokens, tokens, tokens, need_weights=True, average_attn_weights=False)
+    assert_same(weights[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("partition", "groups", "tokens"), [(GLOBAL, 2, 16), (window(2), 8, 4), (grid(2), 8, 4), (grid(4), 32, 1)]
+)
+def test_a_partition_decides_who_meets(partition, groups, tokens):
+    with record_weights() as weights:
+        SelfAttention(8, 2, partition=partition)(torch.randn(2, 8, 4, 4))
+    assert [w.shape for w in weights] == [(groups, 2, tokens, tokens)]
+
+
+def test_one_large_projection_equals_three():
+    layer = SelfAttention(6, 3).double()
+    x = torch.randn(2, 6, 2, 4).double()
+    tokens = x.flatten(2).mT
+    q, k, v = (
+        F.linear(tokens, weight, bias).unflatten(2, (3, 2)).transpose(1, 2)
+        for weight, bias in zip(layer.qkv.weight.chunk(3), layer.qkv.bias.chunk(3))
+    )
+    mixed = layer.proj(looped(q, k, v).transpose(1, 2).flatten(2))
+    assert_same(layer(x), mixed.mT.unflatten(2, (2, 4)))
+
+
+def test_pixels_have_no_order():
+    layer = SelfAttention(8, 2).double()
+    x = torch.randn(2, 8, 3, 4).double()
+    order = torch.randperm(12)
+    permuted = x.flatten(2)[..., order].unflatten(2, (3, 4))
+    assert_same(layer(permuted), layer(x).flatten(2)[..., order].unflatten(2, (3, 4)))
+
+
+@given(heads=sizes, width=sizes, groups=st.tuples(sizes, sizes), side=sizes)
+def test_cost_is_what_the_docstring_says(heads, width, groups, side):
+    channels = heads * width
+    layer = SelfAttention(channels, heads, partition=window(side))
+    n, count = side**2, groups[0] * groups[1]
+    shape = (1, channels, groups[0] * side, groups[1] * side)
+    assert count_macs(layer, shape) == count * (4 * n * channels**2 + 2 * n**2 * channels)
+    assert count_parameters(layer) == 4 * channels**2 + 4 * channels
+
+
+@pytest.mark.parametrize("heads", [0, 3, 16])
+def test_heads_that_do_not_divide_are_refused_with_those_that_do(heads):
+    with pytest.raises(ValueError, match=rf"{heads} heads do not divide 8 channels; .*\[1, 2, 4, 8\]"):
+        SelfAttention(8, heads)
+
+
+def test_maps_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"window\(3\): a 4×6 map .*multiples of 3"):
+        SelfAttention(8, partition=window(3))(torch.zeros(1, 8, 4, 6))
+    with pytest.raises(ValueError, match=r"global makes tokens 4 wide of a \(1, 4, 2, 2\) map, .* 8 wide"):
+        SelfAttention(8)(torch.zeros(1, 4, 2, 2))
+    with pytest.raises(ValueError, match=r"patches\(2\) makes tokens 16 wide"):
+        SelfAttention(8, partition=patches(2))(torch.zeros(1, 4, 2, 2))
+
+
+# Without attention
+
+
+@pytest.mark.parametrize("partition", [GLOBAL, window(2), grid(2)])
+def test_projections_alone_are_attention_with_the_identity_for_weights(partition):
+    attention = SelfAttention(8, 2, partition=partition).double()
+    control = ProjectedValues(8, partition=partition).double()
+    control.v.load_state_dict({"weight": attention.qkv.weight[16:], "bias": attention.qkv.bias[16:]})
+    control.proj.load_state_dict(attention.proj.state_dict())
+    attention.qkv.weight.data[:16] *= 0
+    same_tokens = torch.randn(2, 8, 1, 1).double().expand(2, 8, 4, 4)
+    assert_same(control(same_tokens), attention(same_tokens))
+    moved = same_tokens.clone()
+    moved[..., 0, 0] += 1
+    changed = (control(moved) - control(same_tokens)).abs().amax((0, 1)) > 1e-9
+    assert changed.nonzero().tolist() == [[0, 0]]
+
+
+@given(channels=sizes, side=sizes, rows=sizes)
+def test_the_cost_of_projections_alone_is_what_the_docstring_says(channels, side, rows):
+    layer = ProjectedValues(channels, partition=window(side))
+    n = side**2
+    assert count_macs(layer, (1, channels, rows * side, side)) == 2 * rows * n * channels**2
+    assert count_parameters(layer) == 2 * channels**2 + 2 * channels
