@@ -1,0 +1,445 @@
+"""Data: what is fetched is verified or refused, what is drawn asks for what it claims to; no network anywhere."""
+
+import gzip
+import hashlib
+import io
+import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision import datasets
+
+from gsa import data
+from gsa.data import DataError, drawn, load, published
+from gsa.layers import build_mechanism
+from gsa.models import ResNet
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Images are kept in an empty folder, and every address leads nowhere."""
+    monkeypatch.setenv("GSA_DATA", str(tmp_path / "images"))
+    monkeypatch.setattr(published, "CIFAR10_URLS", ("http://127.0.0.1:9/nobody-listens",))
+    monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    return tmp_path / "images"
+
+
+class Server(ThreadingHTTPServer):
+    """Serves ``files``; under /interrupted/ only the first half of them, under /corrupt/ with one wrong byte."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.requests = {}, []
+
+    def url(self, path):
+        return f"http://127.0.0.1:{self.server_port}/{path}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        _, how, name = self.path.split("/")
+        self.server.requests.append(how)
+        if name not in self.server.files:
+            return self.send_error(404)
+        content = bytearray(self.server.files[name])
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if how == "corrupt":
+            content[len(content) // 2] ^= 1
+        self.wfile.write(content[: len(content) // 2] if how == "interrupted" else content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def made_up(shape):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 20), ("test", 6)):
+        arrays[f"x_{split}"] = rng.integers(256, size=(count, *shape), dtype=np.uint8)
+        arrays[f"y_{split}"] = rng.integers(10, size=count, dtype=np.uint8)
+    return arrays
+
+
+def publish(monkeypatch, name, arrays):
+    """Let these arrays be the published ones."""
+    old, images = getattr(published, name), {"train": 20, "test": 6}
+    new = published.Published(old.name, old.classes, old.shape, images, published.fingerprint(arrays))
+    monkeypatch.setattr(published, name, new)
+
+
+@pytest.fixture
+def images(monkeypatch):
+    arrays = made_up((32, 32, 3))
+    publish(monkeypatch, "CIFAR10", arrays)
+    return arrays
+
+
+@pytest.fixture
+def archive(images, server, monkeypatch):
+    """The made-up images as the server's cifar-10-binary.tar.gz; returns a function that sets the addresses to try."""
+    batches = {f"data_batch_{i + 1}.bin": ("train", slice(4 * i, 4 * i + 4)) for i in range(5)}
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as tar:
+        for name, (split, part) in (batches | {"test_batch.bin": ("test", slice(None))}).items():
+            planes = images[f"x_{split}"][part].transpose(0, 3, 1, 2).reshape(-1, 3072)
+            rows = np.concatenate([images[f"y_{split}"][part, None], planes], axis=1).tobytes()
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            member.size = len(rows)
+            tar.addfile(member, io.BytesIO(rows))
+    server.files["cifar.tar.gz"] = content.getvalue()
+    monkeypatch.setattr(published, "CIFAR10_SHA256", hashlib.sha256(content.getvalue()).hexdigest())
+
+    def serve(*ways):
+        urls = tuple(server.url(f"{how}/cifar.tar.gz") for how in ways)
+        monkeypatch.setattr(published, "CIFAR10_URLS", urls)
+
+    return serve
+
+
+def assert_holds(dataset, arrays):
+    for split in ("train", "test"):
+        assert torch.equal(getattr(dataset, f"x_{split}").permute(0, 2, 3, 1), torch.tensor(arrays[f"x_{split}"]))
+        assert getattr(dataset, f"y_{split}").tolist() == arrays[f"y_{split}"].tolist()
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_cifar10_is_fetched_once_then_read_from_the_packed_cache(archive, images, server, folder):
+    archive("whole")
+    for _ in range(2):
+        dataset = load("cifar10", "demo")
+        assert_holds(dataset, images)
+    assert server.requests == ["whole"] and names(folder) == ["cifar10.npz"]
+    digest = hashlib.sha256((folder / "cifar10.npz").read_bytes()).hexdigest()
+    assert digest[:16] in dataset.source and "20 + 6 images" in dataset.source and str(folder) not in dataset.source
+    assert dataset.classes[3] == "cat" and data.fetch("cifar10") == folder
+
+
+@pytest.mark.parametrize("bad", ["interrupted", "corrupt"])
+def test_a_bad_download_is_detected_and_fetched_again_elsewhere(bad, archive, images, server, folder):
+    archive(bad, "whole")
+    assert_holds(load("cifar10"), images)
+    assert server.requests == [bad, "whole"] and names(folder) == ["cifar10.npz"]
+
+
+@pytest.mark.parametrize("bad", ["interrupted", "corrupt"])
+def test_when_every_download_is_bad_nothing_stays_and_the_next_attempt_starts_afresh(bad, archive, images, folder):
+    archive(bad, bad)
+    with pytest.raises(DataError, match=r"(?s)python -m gsa data cifar10.*GSA_DATA.*invalid hash"):
+        load("cifar10")
+    assert names(folder) == []
+    archive("whole")
+    assert_holds(load("cifar10"), images)
+
+
+def test_without_network_and_cache_the_error_says_what_to_do(folder):
+    with pytest.raises(DataError) as error:
+        load("cifar10")
+    for part in (folder / "cifar10.npz", "python -m gsa data cifar10", "GSA_DATA", "nobody-listens"):
+        assert str(part) in str(error.value)
+
+
+def test_packing_that_is_interrupted_leaves_nothing(archive, folder, monkeypatch):
+    def interrupted(file, **_):
+        file.write(b"half of it")
+        raise KeyboardInterrupt
+
+    archive("whole")
+    monkeypatch.setattr(np, "savez", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load("cifar10")
+    assert names(folder) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(folder):
+    folder.touch()
+    with pytest.raises(DataError, match=rf"Cannot write to {folder}.*GSA_DATA"):
+        load("cifar10")
+
+
+def lacks_labels(arrays):
+    del arrays["y_test"]
+
+
+def has_floats(arrays):
+    arrays["x_train"] = arrays["x_train"] / np.float32(255)
+
+
+def has_channels_first(arrays):
+    arrays["x_train"] = arrays["x_train"].transpose(0, 3, 1, 2)
+
+
+def has_too_few(arrays):
+    arrays["x_test"], arrays["y_test"] = arrays["x_test"][1:], arrays["y_test"][1:]
+
+
+def has_other_pixels(arrays):
+    arrays["x_train"][7, 5, 5, 1] ^= 1
+
+
+def has_other_labels(arrays):
+    arrays["y_train"] = np.roll(arrays["y_train"], 1)
+
+
+def is_pickled(arrays):
+    arrays["y_train"] = arrays["y_train"].astype(object)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lacks_labels, "no y_test"),
+        (has_floats, "x_train is float32"),
+        (has_channels_first, r"\(20, 3, 32, 32\), not uint8 \(20, 32, 32, 3\)"),
+        (has_too_few, r"x_test is uint8 \(5,"),
+        (has_other_pixels, "not the published ones"),
+        (has_other_labels, "not the published ones"),
+        (is_pickled, "allow_pickle=False"),
+    ],
+)
+def test_a_cache_from_elsewhere_is_refused_and_kept(damage, says, images, folder):
+    damage(images)
+    folder.mkdir()
+    np.savez(folder / "cifar10.npz", **images)
+    with pytest.raises(DataError, match=says) as error:
+        load("cifar10")
+    assert str(folder / "cifar10.npz") in str(error.value) and "python -m gsa data cifar10" in str(error.value)
+    assert names(folder) == ["cifar10.npz"]
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.9, 0.9999])
+def test_a_truncated_cache_is_refused(kept, images, folder):
+    folder.mkdir()
+    np.savez(folder / "cifar10.npz", **images)
+    content = (folder / "cifar10.npz").read_bytes()
+    (folder / "cifar10.npz").write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(DataError, match=r"cifar10\.npz is not a packed CIFAR-10"):
+        load("cifar10")
+
+
+def test_the_order_of_the_images_does_not_matter(images, folder):
+    order = np.random.default_rng(1).permutation(20)
+    images["x_train"], images["y_train"] = images["x_train"][order], images["y_train"][order]
+    folder.mkdir()
+    np.savez(folder / "cifar10.npz", **images)
+    assert_holds(load("cifar10"), images)
+
+
+@pytest.fixture
+def digits(monkeypatch, server):
+    """Made-up images as MNIST's four files on the server; returns them unpacked."""
+    arrays = made_up((28, 28, 1))
+    publish(monkeypatch, "MNIST", arrays)
+    raw = {}
+    for split, prefix in (("train", "train"), ("test", "t10k")):
+        x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
+        raw[f"{prefix}-images-idx3-ubyte"] = (
+            bytes([0, 0, 8, 3]) + np.array([len(x), 28, 28], ">i4").tobytes() + x.tobytes()
+        )
+        raw[f"{prefix}-labels-idx1-ubyte"] = bytes([0, 0, 8, 1]) + np.array([len(y)], ">i4").tobytes() + y.tobytes()
+    server.files |= {f"{name}.gz": gzip.compress(content) for name, content in raw.items()}
+    resources = [(name, hashlib.md5(server.files[name]).hexdigest()) for name in server.files]
+    monkeypatch.setattr(datasets.MNIST, "resources", resources)
+    return arrays, raw
+
+
+def test_mnist_is_fetched_once_and_read(digits, server, folder, monkeypatch):
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [server.url("corrupt/"), server.url("whole/")])
+    assert_holds(load("mnist", "full"), digits[0])
+    assert {"corrupt", "whole"} == set(server.requests) and names(folder) == ["MNIST"]
+    server.requests.clear()
+    assert_holds(load("mnist", "demo"), digits[0])
+    assert server.requests == []
+
+
+def test_mnist_half_fetched_is_not_taken_for_whole(digits, server, folder, monkeypatch):
+    del server.files["t10k-labels-idx1-ubyte.gz"]
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [server.url("whole/")])
+    with pytest.raises(DataError, match=r"(?s)MNIST is not at .*python -m gsa data mnist.*GSA_DATA"):
+        load("mnist")
+    assert names(folder) == []
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: content[:-1] + b"\x0b"])
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_damaged_mnist_is_refused(damage, name, digits, folder):
+    raw = folder / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file, content in digits[1].items():
+        (raw / file).write_bytes(damage(content) if file == name else content)
+    with pytest.raises(DataError, match=rf"{raw} is not MNIST.*python -m gsa data mnist"):
+        load("mnist")
+
+
+@pytest.mark.parametrize("name", ["cifar10", "mnist"])
+def test_smoke_draws_and_asks_nobody(name, archive, server, folder):
+    archive("whole")
+    dataset = load(name, "smoke")
+    assert dataset.name == "shapes" and f"in place of {data.PUBLISHED[name][0].name}" in dataset.source
+    assert server.requests == [] and not folder.exists()
+
+
+def test_names_and_budgets_that_do_not_exist_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match=r"'imagenet'.*cifar10, mnist, shapes, same"):
+        load("imagenet")
+    with pytest.raises(ValueError, match=r"'tiny'.*smoke, demo, full"):
+        load("shapes", "tiny")
+    with pytest.raises(ValueError, match=r"'shapes'.*cifar10 and mnist"):
+        data.fetch("shapes")
+    monkeypatch.setenv("GSA_BUDGET", "tiny")
+    with pytest.raises(ValueError, match=r"GSA_BUDGET is 'tiny'"):
+        data.budget()
+
+
+@pytest.mark.parametrize(("gpu", "expected"), [(True, "demo"), (False, "smoke")])
+def test_the_budget_follows_the_device_unless_it_is_set(gpu, expected, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
+    monkeypatch.delenv("GSA_BUDGET")
+    assert data.budget() == expected
+    monkeypatch.setenv("GSA_BUDGET", "full")
+    assert data.budget() == "full"
+
+
+def test_images_are_kept_in_the_users_cache_unless_told_otherwise(folder, monkeypatch):
+    assert data.data_dir() == folder
+    monkeypatch.delenv("GSA_DATA")
+    assert data.data_dir() == data.user_cache_path("gsa")
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    return load("shapes")
+
+
+@pytest.fixture(scope="module")
+def same():
+    return load("same")
+
+
+def test_drawn_images_repeat_and_are_balanced(shapes, same):
+    for dataset, sizes in ((shapes, (5000, 1000)), (same, (5000, 1000))):
+        again = load(dataset.name)
+        assert torch.equal(dataset.x_train, again.x_train) and torch.equal(dataset.y_test, again.y_test)
+        for labels, size in zip((dataset.y_train, dataset.y_test), sizes):
+            assert labels.bincount().tolist() == [size // len(dataset.classes)] * len(dataset.classes)
+
+
+def test_all_figures_have_the_same_area():
+    x, y = np.meshgrid(np.linspace(-2, 2, 801), np.linspace(-2, 2, 801))
+    areas = {name: 16 * (outline(x, y) < 0).mean() for name, outline in drawn.FIGURES.items()}
+    assert all(abs(area - 2) < 0.05 for area in areas.values()), areas
+
+
+def colour_histograms(images, bins=6):
+    """The share of each of bins³ colours in each image."""
+    red, green, blue = (images.long() * bins // 256).unbind(1)
+    cells = ((red * bins + green) * bins + blue).flatten(1)
+    return torch.stack([image.bincount(minlength=bins**3) for image in cells]) / cells.shape[1]
+
+
+def test_colours_alone_say_little_about_shapes(shapes):
+    train, test = colour_histograms(shapes.x_train), colour_histograms(shapes.x_test)
+    centroids = torch.stack([train[shapes.y_train == label].mean(0) for label in range(10)])
+    nearest = torch.cdist(test, centroids).argmin(1)
+    linear = nn.Linear(train.shape[1], 10)
+    optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=100, line_search_fn="strong_wolfe")
+    scale = train.std(0) + 1e-3
+
+    def loss():
+        optimizer.zero_grad()
+        value = F.cross_entropy(linear(train / scale), shapes.y_train) + 1e-3 * linear.weight.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    for guess in (nearest, linear(test / scale).argmax(1)):
+        assert (guess == shapes.y_test).float().mean() < 0.2
+
+
+def accuracy(network, dataset, *, epochs, optimizer, enough=1.0, prepare=lambda images: images):
+    """Test accuracy after so many epochs, or as soon as it is enough."""
+    x, x_test = (prepare(images.float() / 127.5 - 1) for images in (dataset.x_train, dataset.x_test))
+    steps, peak = -(-len(x) // 64), optimizer.param_groups[0]["lr"]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=epochs * steps)
+    for _ in range(epochs):
+        network.train()
+        for batch in torch.randperm(len(x)).split(64):
+            optimizer.zero_grad()
+            F.cross_entropy(network(x[batch]), dataset.y_train[batch]).backward()
+            optimizer.step()
+            schedule.step()
+        network.eval()
+        with torch.no_grad():
+            reached = (network(x_test).argmax(1) == dataset.y_test).float().mean().item()
+        if reached >= enough:
+            break
+    return reached
+
+
+def test_a_small_resnet_learns_shapes_even_at_half_their_size(shapes):
+    network = ResNet((1, 1, 1), 16)
+    optimizer = torch.optim.SGD(network.parameters(), 0.2, 0.9, weight_decay=5e-4, nesterov=True)
+    half = lambda images: F.avg_pool2d(images, 2)  # noqa: E731
+    assert accuracy(network, shapes, epochs=10, optimizer=optimizer, enough=0.9, prepare=half) >= 0.9
+
+
+def test_no_window_of_eleven_pixels_touches_both_glyphs():
+    images = drawn.draw_same(np.random.default_rng(0), np.arange(500) % 2).astype(int)
+    background = np.median(images, axis=(1, 2), keepdims=True)
+    assert np.abs(images - background)[:, :, 11:21].max() < 60
+    sides = np.abs(images - background).max(axis=(1, 3)) > 80
+    assert sides[:, :11].any(1).all() and sides[:, 21:].any(1).all()
+
+
+def reader(mechanism):
+    """Two strided convolutions that see 7 pixels, a mechanism on their 8×8 tokens, the average, a linear head."""
+
+    class Residual(nn.Sequential):
+        def forward(self, x):
+            return x + super().forward(x)
+
+    def convolution(channels_in, kernel, stride):
+        layer = nn.Conv2d(channels_in, 32, kernel, stride, kernel // 2, bias=False)
+        return nn.Sequential(layer, nn.BatchNorm2d(32), nn.ReLU())
+
+    return nn.Sequential(
+        convolution(3, 3, 2),
+        convolution(32, 3, 2),
+        Residual(nn.BatchNorm2d(32), build_mechanism(mechanism, 32, (8, 8))),
+        convolution(32, 1, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, 2),
+    )
+
+
+@pytest.mark.parametrize("mechanism", ["self", "gsa"])
+def test_a_global_layer_solves_same(mechanism, same):
+    network = reader(mechanism)
+    optimizer = torch.optim.AdamW(network.parameters(), 4e-3)
+    assert accuracy(network, same, epochs=8, optimizer=optimizer, enough=0.9) >= 0.9
+
+
+def test_a_local_network_stays_at_chance_on_same(same):
+    network = reader("none")
+    optimizer = torch.optim.AdamW(network.parameters(), 4e-3)
+    assert abs(accuracy(network, same, epochs=8, optimizer=optimizer) - 0.5) < 0.05
