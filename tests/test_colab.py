@@ -37,6 +37,7 @@ Nested, see {eq}`eq-sum`.
 
 Text of {cite}`abel1999,dorn2001` and {cite:t}`dorn2001`, [see below](#below) and {ref}`below`,
 {ref}`the second <second>`, {doc}`02_second`, {eq}`eq-other`, [](02_second.ipynb), {doc}`index`.[^aside]
+See also {numref}`fig-front`.
 
 [^aside]: An aside.
 
@@ -88,6 +89,27 @@ token
 ```
 """
 SECOND = "(second)=\n# The second chapter\n\n$$\nx\n$$ (eq-other)\n\nBack to [](#below) and {eq}`eq-sum`."
+FRONT = """\
+# Front page
+
+::::{grid} 2
+:gutter: 3
+
+:::{grid-item-card} One
+Text.
+:::
+::::
+
+```{code-cell} python
+---
+mystnb:
+  figure:
+    name: fig-front
+    caption: What we see first.
+---
+plot()
+```
+"""
 SAID = [
     '<a name="first"></a>\n\n# The *first* chapter\n\n> **Note**\n>\n> Costs \\$5, and $a_1$',
     "> > **Tip**\n> >\n> > Nested, see [(1.1)](#eq-sum).",
@@ -99,6 +121,7 @@ SAID = [
     "[(2.1)](https://book.github.io/copy/book/02_second.html#equation-eq-other)",
     "[Front page](https://book.github.io/copy/book/index.html).<sup>1</sup>",
     "<sup>1</sup> An aside.",
+    "[Figure 1](https://book.github.io/copy/book/index.html#fig-front)",
     "$$\n\\begin{aligned}\ny &= \\sum_i w_i x_i \\\\\n  &= w \\cdot x\n\\end{aligned} \\tag{1.1}\n$$",
     '<a name="eq-next"></a>\n\n$$\nz = 1 \\tag{1.2}\n$$',
     "[Figure 1.1](#fig-map) ([Fig. 1.2](#fig-plot)) shows `{ref}` and a *token*",
@@ -138,7 +161,7 @@ def book(tmp_path: Path) -> Path:
     figure = {"figure": {"name": "fig-plot", "caption": "The sum of {eq}`eq-sum`."}}
     plot = new_code_cell("plot()", metadata={"tags": ["hide-input"], "mystnb": figure})
     write_notebook(tmp_path / "book" / "01_first.ipynb", new_markdown_cell(FIRST), plot)
-    (tmp_path / "book" / "index.md").write_text("# Front page\n")
+    (tmp_path / "book" / "index.md").write_text(FRONT)
     (tmp_path / "book" / "references.bib").write_text(REFERENCES)
     (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/book/copy"\n')
     shutil.copy(ROOT / "_config.yml", tmp_path)

@@ -23,6 +23,7 @@ from docutils.nodes import make_id
 from docutils.parsers.rst.directives.misc import TestDirective as AnyDirective
 from markdown_it import MarkdownIt
 from mdformat.renderer import DEFAULT_RENDERERS, MDRenderer, RenderContext, RenderTreeNode
+from myst_nb.core.read import read_myst_markdown_notebook
 from myst_parser.config.main import MdParserConfig
 from myst_parser.parsers.directives import parse_directive_text
 from myst_parser.parsers.mdit import create_md_parser
@@ -72,10 +73,7 @@ class Book:
     def copies(self) -> dict[str, NotebookNode]:
         """The copy of every notebook, by file name."""
         labels = defaultdict(lambda: Label("", ""))
-        for path in (self.root / "book").glob("*.md"):
-            title = next(line for line in path.read_text().splitlines() if line.startswith("# "))
-            labels[path.stem] = Label(path.stem, title.removeprefix("# "))
-        for path in chapters(self.root):
+        for path in [*(self.root / "book").glob("*.md"), *chapters(self.root)]:
             Chapter(self, path, labels).copy()
         known = {label: found for label, found in labels.items() if found.page}
         return {path.name: Chapter(self, path, known).copy() for path in chapters(self.root)}
@@ -102,7 +100,7 @@ class Chapter:
 
     def __init__(self, book: Book, path: Path, labels: dict[str, Label]) -> None:
         self.book, self.path, self.labels = book, path, labels
-        self.page, self.number = path.stem, path.stem.split("_")[0].lstrip("0")
+        self.page, self.number = path.stem, "".join(re.findall(r"^0*(\d+)_", path.stem))
         self.counts, self.footnotes, self.cited, self.listed = Counter[str](), list[str](), set[str](), False
         self.parser = create_md_parser(book.syntax, MDRenderer)
         self.parser.options.update({"mdformat": {}, "parser_extension": [mdformat_tables, self]})
@@ -111,7 +109,7 @@ class Chapter:
     def copy(self) -> NotebookNode:
         """The notebook as Colab is to show it; ValueError names the cell with something that has no form there."""
         cells = []
-        for number, cell in enumerate(nbformat.read(self.path, as_version=4).cells, 1):
+        for number, cell in enumerate(self.read().cells, 1):
             try:
                 cells += self.code(cell) if cell.cell_type == "code" else self.text(cell.source)
             except KeyError as error:
@@ -119,6 +117,11 @@ class Chapter:
         if self.cited and not self.listed:
             cells += self.text("## References\n\n```{bibliography}\n```")
         return nbformat.v4.new_notebook(cells=cells, metadata=RUNTIME)
+
+    def read(self) -> NotebookNode:
+        if self.path.suffix == ".md":
+            return read_myst_markdown_notebook(self.path.read_text(), self.book.syntax)
+        return nbformat.read(self.path, as_version=4)
 
     def text(self, source: str) -> list[NotebookNode]:
         markdown = self.markdown(source)
@@ -147,7 +150,7 @@ class Chapter:
 
     def count(self, kind: str) -> str:
         self.counts[kind] += 1
-        return f"{self.number}.{self.counts[kind]}"
+        return f"{self.number}.{self.counts[kind]}".lstrip(".")
 
     def equation(self, content: str, label: str | None = None) -> str:
         r"""A displayed equation; lines that end in \\ are aligned, as on the published page."""
@@ -219,7 +222,9 @@ class Chapter:
             return DEFAULT_RENDERERS["fence"](node, context)
         it = Directive.of(node)
         match it.name:
-            case "admonition" | "card" | "dropdown":
+            case "grid":
+                return self.markdown(it.body)
+            case "admonition" | "card" | "dropdown" | "grid-item-card":
                 return self.admonition(it, it.argument, it.body)
             case name if name in NOTES:
                 return self.admonition(it, NOTES[name], f"{it.argument}\n{it.body}")
@@ -239,7 +244,7 @@ class Chapter:
 
     def references(self) -> str:
         self.listed = True
-        return "\n".join(sorted(map(self.book.bibliography.reference, self.cited)))
+        return "\n".join(map(self.book.bibliography.reference, sorted(self.cited)))
 
     def admonition(self, it: Directive, title: str, body: str) -> str:
         title, body = self.markdown(title), self.markdown(body)
