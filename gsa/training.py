@@ -326,7 +326,7 @@ def build(config: Config, dataset: Dataset) -> nn.Module:
         shape = (1, channels, size, size)
         return count_parameters(network) if config.match == "parameters" else count_macs(network, shape)
 
-    width = matched_width(config.model, config.mechanism, config.stages, cost, **options)
+    width = matched_width(config.model, config.width, config.mechanism, config.stages, cost, **options)
     return build_model(config.model, width, **options)
 
 

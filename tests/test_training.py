@@ -175,9 +175,10 @@ def test_one_session_may_train_in_several_precisions(whole):
         assert run.record.history[0].train_loss == pytest.approx(whole.record.history[0].train_loss, rel=0.1)
 
 
+@pytest.mark.parametrize("width", [None, 24])
 @pytest.mark.parametrize("match", ["parameters", "macs"])
-def test_a_matched_control_costs_what_the_mechanism_costs(match):
-    config = replace(CONFIG, model="resnet8", width=None, mechanism="gsa", stages=(2, 3), match=match)
+def test_a_matched_control_costs_what_the_mechanism_costs(match, width):
+    config = replace(CONFIG, model="resnet8", width=width, mechanism="gsa", stages=(2, 3), match=match)
     control, other = (gsa.training.build(c, tinted()) for c in (config, replace(config, match="")))
     cost = {"parameters": count_parameters, "macs": lambda model: count_macs(model, (1, 3, 8, 8))}[match]
     assert not any(isinstance(module, MixingBlock) for module in control.modules())

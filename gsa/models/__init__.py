@@ -29,16 +29,21 @@ def build_model(name: str, width: int | None = None, **options) -> ResNet:
 
 
 def matched_width(
-    name: str, mechanism: str, stages: Sequence[int], cost: Callable[[nn.Module], float], **options
+    name: str,
+    width: int | None,
+    mechanism: str,
+    stages: Sequence[int],
+    cost: Callable[[nn.Module], float],
+    **options,
 ) -> int:
-    """The width at which the host without the mechanism costs most nearly what it costs with it."""
+    """The width at which the host without the mechanism costs most nearly what it costs at ``width`` with it."""
 
     def build(**extra) -> nn.Module:
         with torch.device("meta"):
             return build_model(name, **options, **extra)
 
-    target = cost(build(mechanism=mechanism, stages=stages))
-    width = narrowest = MODELS[name].keywords["width"]
+    width = narrowest = width or MODELS[name].keywords["width"]
+    target = cost(build(width=width, mechanism=mechanism, stages=stages))
     while cost(build(width=width)) < target:
         width += 1
     return min((width, max(width - 1, narrowest)), key=lambda w: abs(cost(build(width=w)) - target))
