@@ -65,14 +65,6 @@ def test_conda_installs_the_same_pins_on_the_same_pythons() -> None:
     assert packages == {"pip": ["-r requirements.txt", "-e ."]}
 
 
-def test_the_package_declares_what_it_imports() -> None:
-    imported = {name.partition(".")[0] for path in MODULES for name in imports(path)}
-    distributions = packages_distributions()
-    needed = {canonicalize_name(distributions[name][0]) for name in imported - sys.stdlib_module_names - {"gsa"}}
-    declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
-    assert needed - declared <= {"cycler", "matplotlib-inline"}  # matplotlib and IPython bring these
-
-
 def imports(path: Path) -> Iterator[str]:
     """The dotted names that a file imports."""
     for node in ast.walk(ast.parse(path.read_text())):
@@ -81,6 +73,25 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name}:{node.lineno}: write imports from gsa in full"
             yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def imported_distributions(paths: list[Path]) -> set[str]:
+    """The names under which what these files import is installed, ours and Python's own left out."""
+    imported = {name.partition(".")[0] for path in paths for name in imports(path)}
+    distributions = packages_distributions()
+    others = imported - sys.stdlib_module_names - {"gsa", "tools"}
+    return {canonicalize_name(distributions[name][0]) for name in others}
+
+
+def test_the_package_declares_what_it_imports() -> None:
+    declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    brought_along = {"cycler", "matplotlib-inline"}  # by matplotlib and by IPython
+    assert imported_distributions(MODULES) - declared <= brought_along
+
+
+def test_what_tools_and_tests_import_is_pinned() -> None:
+    paths = [*(ROOT / "tools").glob("*.py"), *(ROOT / "tests").glob("*.py")]
+    assert imported_distributions(paths) <= {canonicalize_name(pin.name) for pin in PINS}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
