@@ -32,7 +32,7 @@ COLOURS = {
 
 INK = "#1f2933"
 QUERY, KEY, VALUE = COLOURS["vermilion"], COLOURS["blue"], COLOURS["green"]
-SEEN, UNSEEN = "#a9d0e8", "#eef0f2"
+SEEN, UNSEEN = "#b4d9ee", "#eef0f2"
 
 Pixel = tuple[int, int]
 """(row, column), counted from the upper left corner."""
@@ -171,8 +171,9 @@ def draw_images(
 
 
 def draw_curves(axes: Axes, records: Sequence[Record], measure: str) -> Axes:
-    """A share that `Epoch` calls ``measure``, over the epochs of runs: one line a run, one colour and stroke an arm."""
-    styles = dict(zip(dict.fromkeys(record.config.arm for record in records), plt.rcParams["axes.prop_cycle"]))
+    """A share that `Epoch` calls ``measure``, over the epochs of runs: one line a run, one stroke an arm."""
+    arms = sorted({record.config.arm for record in records}, key=lambda arm: (arm != "none", arm))
+    styles = dict(zip(arms, plt.rcParams["axes.prop_cycle"]))
     for record in records:
         shares = [getattr(epoch, measure) for epoch in record.history]
         label = f"{record.config.arm}, seed {record.config.seed}"
@@ -204,6 +205,7 @@ def draw_forest(accuracies: Axes, differences: Axes, table: pd.DataFrame) -> Non
     differences.axvline(0, color=COLOURS["grey"], linewidth=0.8, linestyle="-")
     for axes in (accuracies, differences):
         axes.set_ylim(len(table) - 0.5, -0.5)
+        axes.margins(x=0.1)
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_locator(MaxNLocator(4))
 

@@ -1,0 +1,109 @@
+"""Figures say what they show: labels, marks where they belong, and colours that can be read."""
+
+from collections.abc import Iterator
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.patches import FancyArrowPatch, Rectangle
+
+from gsa import figures
+
+
+@pytest.fixture
+def axes() -> Iterator[Axes]:
+    with plt.rc_context():
+        figures.use_style()
+        figure, axes = plt.subplots()
+        yield axes
+        figure.canvas.draw()
+        plt.close(figure)
+
+
+def contrast(first, second) -> float:
+    """WCAG's ratio of the luminances of two colours."""
+
+    def luminance(colour) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+        return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+    dark, light = sorted((luminance(first), luminance(second)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def labels(axes: Axes) -> tuple[str, str]:
+    return axes.get_xlabel(), axes.get_ylabel()
+
+
+def test_contrast_is_that_of_wcag():
+    assert contrast("white", "black") == pytest.approx(21)
+    assert contrast("#777777", "white") == pytest.approx(4.48, abs=0.005)
+
+
+@pytest.mark.parametrize("colour", figures.COLOURS.values(), ids=figures.COLOURS)
+def test_colours_can_be_the_colour_of_a_text_and_lie_under_one(colour):
+    assert contrast(colour, "white") >= 4.5
+    assert contrast(figures.INK, figures.tint(colour)) >= 4.5
+
+
+def test_what_is_seen_stands_out_from_what_is_not():
+    assert contrast(figures.SEEN, figures.UNSEEN) >= 1.3
+    assert contrast(figures.QUERY, figures.SEEN) >= 3
+
+
+def test_the_style_fits_the_column_and_no_text_is_tiny(axes):
+    assert axes.figure.get_figwidth() == 7.2
+    sizes = ("font.size", "axes.titlesize", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize")
+    assert min(figures.RC[name] for name in sizes) >= 9
+    assert plt.rcParams["savefig.bbox"] is None
+    assert axes.figure.get_facecolor() == (1, 1, 1, 1)
+
+
+def test_a_map_has_a_word_in_each_cell_and_lines_around_blocks(axes):
+    colours = np.zeros((4, 6, 3))
+    figures.draw_map(axes, colours, text=np.arange(24).reshape(4, 6), block=2)
+    places = {text.get_text(): text.get_position() for text in axes.texts}
+    assert len(places) == 24 and places["8"] == (2, 1)
+    heavy = [line for line in axes.collections if to_rgb(line.get_color()[0]) == to_rgb(figures.INK)]
+    assert [len(line.get_segments()) for line in heavy] == [3, 4]
+    assert labels(axes) == ("column", "row")
+
+
+def test_sight_tints_what_is_seen_frames_the_query_and_draws_every_hop(axes):
+    sees = np.eye(5, dtype=bool)
+    figures.draw_sight(axes, sees, (1, 2), path=[(0, 0), (1, 1), (1, 2)])
+    picture = axes.images[0].get_array()
+    assert (picture[sees] == to_rgb(figures.SEEN)).all() and (picture[~sees] == to_rgb(figures.UNSEEN)).all()
+    assert len([patch for patch in axes.patches if isinstance(patch, FancyArrowPatch)]) == 2
+    (frame,) = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    assert frame.get_xy() == (1.5, 0.5)
+
+
+def test_weights_start_at_zero_and_have_a_labelled_bar(axes):
+    figures.draw_weights(axes, np.full((3, 3), 0.25), (0, 0))
+    assert axes.images[0].get_clim() == (0, 0.25)
+    assert "weight" in [other.get_ylabel() for other in axes.figure.axes]
+    assert labels(axes) == ("column", "row")
+
+
+def test_a_butterfly_joins_positions_that_differ_in_one_digit(axes):
+    figures.draw_butterfly(axes, (3, 2), (4, 0, 1))
+    *edges, path = [line.get_xydata().tolist() for line in axes.lines]
+    assert len(edges) == 6 * 3 + 6 * 2
+    assert [[0, 4], [1, 0]] in edges and [[0, 4], [1, 1]] not in edges and [[1, 4], [2, 5]] in edges
+    assert path == [[0, 4], [1, 0], [2, 1]]
+    assert [label.get_text() for label in axes.get_yticklabels()][4] == "4 = 20"
+
+
+def test_costs_are_lines_with_dots_of_the_same_colour(axes):
+    x = np.array([1.0, 10, 100])
+    figures.draw_costs(axes, x, {"cheap": x, "dear": x**2}, {"cheap": x, "dear": 2 * x**2})
+    cheap, cheap_dots, dear, dear_dots = axes.lines
+    assert cheap.get_color() == cheap_dots.get_color() != dear.get_color() == dear_dots.get_color()
+    assert (dear_dots.get_ydata() == 2 * x**2).all() and dear_dots.get_linestyle() == "None"
+    assert cheap.get_linestyle() != dear.get_linestyle()
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    assert axes.get_ylabel() == "cost (MMAC)"
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["cheap", "dear"]
