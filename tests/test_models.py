@@ -1,0 +1,183 @@
+"""Hosts are the networks they are called after, and carry a mechanism after the stages that were chosen, or nothing."""
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+import torch.distributed as dist
+import torchvision
+from torch import nn
+
+from gsa.layers import MECHANISMS, build_mechanism
+from gsa.models import MODELS, MixingBlock, ResNet, build_model, matched_width, resnet8, resnet18, resnet20
+from gsa.models.normalization import SynchronizedBatchNorm2d, synchronize_batch_norm
+from gsa.probes import count_macs, count_parameters
+
+PUBLISHED = {"resnet20": 272_474, "resnet32": 466_906, "resnet44": 661_338, "resnet56": 855_770}
+PUBLISHED |= {"resnet18": 11_173_962, "resnet34": 21_282_122}
+
+
+def convolutions(blocks: Sequence[int], width: int, size: int = 32, colours: int = 3) -> Iterator[tuple[int, int, int]]:
+    """Weights, output channels and output pixels of every convolution of a residual network."""
+    yield 9 * colours * width, width, size**2
+    channels_in = width
+    for stage, depth in enumerate(blocks):
+        channels, pixels = width * 2**stage, (size // 2**stage) ** 2
+        for block in range(depth):
+            yield 9 * channels_in * channels, channels, pixels
+            yield 9 * channels**2, channels, pixels
+            if block == 0 and stage > 0:
+                yield channels_in * channels, channels, pixels
+            channels_in = channels
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_cost_is_that_of_the_convolutions(name):
+    blocks, width = (MODELS[name].keywords[key] for key in ("blocks", "width"))
+    features = width * 2 ** (len(blocks) - 1)
+    layers = list(convolutions(blocks, width))
+    with torch.device("meta"):
+        model = build_model(name)
+    parameters = sum(weights + 2 * channels for weights, channels, _ in layers) + 10 * features + 10
+    assert count_parameters(model) == parameters == PUBLISHED.get(name, parameters)
+    assert count_macs(model, (1, 3, 32, 32)) == sum(weights * p for weights, _, p in layers) + 10 * features
+    assert name == f"resnet{2 * sum(blocks) + 2}"
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_resnet18_is_that_of_torchvision_with_a_small_stem(training):
+    oracle = torchvision.models.resnet18(num_classes=10)
+    oracle.conv1, oracle.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
+    model = resnet18().train(training)
+    oracle.train(training)
+    oracle.load_state_dict(dict(zip(oracle.state_dict(), model.state_dict().values(), strict=True)))
+    x = torch.randn(4, 3, 16, 16)
+    torch.testing.assert_close(model(x), oracle(x))
+
+
+def places(model: ResNet) -> list[int]:
+    """After which stage, told by its channels, each mechanism comes."""
+    places, stages = [], {model.stem[0].out_channels * 2**s: s + 1 for s in range(4)}
+    for module in model.body:
+        if isinstance(module, MixingBlock):
+            places.append(stages[module.norm.num_features])
+    return places
+
+
+@pytest.mark.parametrize("stages", [(), (1,), (3,), (2, 3), (3, 1), (1, 2, 3)])
+def test_a_mechanism_comes_once_after_each_chosen_stage(stages):
+    model = resnet20(mechanism="gsa", stages=stages, width=4)
+    assert places(model) == sorted(stages)
+    for block, following in zip(model.body, [*model.body[1:], None]):
+        if isinstance(block, MixingBlock):
+            assert following is None or following.conv1.stride == (2, 2)
+
+
+def test_by_default_a_mechanism_comes_after_stages_two_and_three():
+    assert places(resnet20(mechanism="se")) == [2, 3]
+    assert places(resnet18(mechanism="se")) == [2, 3]
+
+
+def test_none_adds_nothing_at_all():
+    torch.manual_seed(0)
+    with_none = resnet8(mechanism="none", stages=(1, 2, 3)).state_dict()
+    torch.manual_seed(0)
+    bare = resnet8().state_dict()
+    assert with_none.keys() == bare.keys()
+    assert all(torch.equal(tensor, bare[name]) for name, tensor in with_none.items())
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_a_mechanism_is_built_for_the_map_of_its_stage(mechanism):
+    model = resnet8(mechanism=mechanism, stages=(2, 3), width=4, size=32)
+    built = [m.mechanism for m in model.body if isinstance(m, MixingBlock)]
+    expected = [build_mechanism(mechanism, 8, (16, 16)), build_mechanism(mechanism, 16, (8, 8))]
+    assert [str(m) for m in built] == ([] if mechanism == "none" else [str(m) for m in expected])
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_grey_images_of_28_pixels_and_other_classes(mechanism):
+    model = resnet8(mechanism=mechanism, stages=(2,), width=4, classes=7, in_channels=1, size=28)
+    assert model(torch.randn(2, 1, 28, 28)).shape == (2, 7)
+
+
+def test_sizes_that_do_not_halve_are_rounded_up_as_convolutions_do():
+    assert resnet8(mechanism="gsa-folded", stages=(2,), width=4, size=15)(torch.randn(2, 3, 15, 15)).shape == (2, 10)
+
+
+def test_a_mechanism_is_added_to_the_normalised_map():
+    block = MixingBlock(nn.Conv2d(4, 4, 1), 4)
+    x = 5 * torch.randn(3, 4, 6, 6) + 2
+    normalised = (x - x.mean((0, 2, 3), keepdim=True)) / x.var((0, 2, 3), correction=0, keepdim=True).add(1e-5).sqrt()
+    torch.testing.assert_close(block(x), x + block.mechanism(normalised))
+
+
+def test_every_parameter_of_a_network_learns():
+    model = resnet8(mechanism="gsa", stages=(1, 2, 3), width=4, size=8)
+    model(torch.randn(4, 3, 8, 8)).square().sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet21", {}, r"unknown model 'resnet21'; there are .*resnet20.*resnet18"),
+        ("resnet20", {"mechanism": "sag"}, r"unknown mechanism 'sag'; there are none, .*gsa"),
+        ("resnet20", {"stages": (0, 3, 4)}, r"stages \[0, 4\] do not exist; this network has stages 1…3"),
+        ("resnet18", {"stages": (5,)}, r"stages \[5\] do not exist; this network has stages 1…4"),
+        ("resnet8", {"mechanism": "gsa-folded", "size": 28}, r"7×7 map"),
+    ],
+)
+def test_what_does_not_exist_is_refused_with_what_does(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(name, **{"mechanism": "gsa"} | options)
+
+
+@pytest.mark.parametrize("what", ["parameters", "macs"])
+@pytest.mark.parametrize("mechanism", ["gsa", "conv", "none"])
+@pytest.mark.parametrize("width", [None, 8])
+def test_a_matched_width_is_the_nearest_of_all(what, mechanism, width):
+    cost = {"parameters": count_parameters, "macs": lambda model: count_macs(model, (1, 3, 16, 16))}[what]
+
+    def of(width: int | None, **options) -> int:
+        with torch.device("meta"):
+            return cost(build_model("resnet8", width, size=16, **options))
+
+    target = of(width, mechanism=mechanism, stages=(1, 3))
+    own = width or 16
+    nearest = min(range(own, 2 * own), key=lambda width: abs(of(width) - target))
+    assert matched_width("resnet8", width, mechanism, (1, 3), cost, size=16) == nearest
+    assert (nearest > own) == (mechanism != "none")
+
+
+# Batch normalisation over processes; that two of them agree with one is a test of training
+
+
+@pytest.fixture
+def one_process() -> Iterator[None]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_synchronised_normalisation_is_that_of_pytorch(one_process, training):
+    plain = nn.BatchNorm2d(4)
+    nn.init.normal_(plain.weight)
+    nn.init.normal_(plain.bias)
+    plain.running_mean.normal_()
+    plain.running_var.uniform_(0.5, 2)
+    synchronised = nn.Sequential(nn.BatchNorm2d(4))
+    synchronised[0].load_state_dict(plain.state_dict())
+    synchronize_batch_norm(synchronised)
+    assert type(synchronised[0]) is SynchronizedBatchNorm2d
+    x = (2 * torch.randn(3, 4, 5, 5) + 3).requires_grad_()
+    found, expected = synchronised.train(training)(x), plain.train(training)(x)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    cotangent = torch.randn_like(found)
+    inputs = ([x, *synchronised.parameters()], [x, *plain.parameters()])
+    for one, other in zip(*(torch.autograd.grad(y, i, cotangent) for y, i in zip((found, expected), inputs))):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(synchronised[0].state_dict()[name], tensor)
