@@ -210,12 +210,18 @@ def draw_forest(accuracies: Axes, differences: Axes, table: pd.DataFrame) -> Non
         axes.xaxis.set_major_locator(MaxNLocator(4))
 
 
-def family(query: Pixel = (5, 2)) -> dict[str, dict[str, np.ndarray]]:
-    """The layers of the book by who computes their weights: the weights of one query on an 8 × 8 map, as a sketch."""
+FRAMED: Pixel = (5, 2)
+
+
+def family() -> dict[str, dict[str, np.ndarray]]:
+    """The layers of the book by who computes their weights: a sketch of those of the FRAMED pixel of an 8 × 8 map."""
     row, column = np.indices((8, 8))
-    down, right = row - query[0], column - query[1]
+    down, right = row - FRAMED[0], column - FRAMED[1]
     content = np.random.default_rng(1).uniform(0.15, 0.9, (8, 8))
-    neighbours, patch = np.maximum(abs(down), abs(right)), (row // 4 == query[0] // 4) & (column // 4 == query[1] // 4)
+    neighbours, patch = (
+        np.maximum(abs(down), abs(right)),
+        (row // 4 == FRAMED[0] // 4) & (column // 4 == FRAMED[1] // 4),
+    )
     sampled = np.zeros((8, 8))
     sampled[[2, 3, 3, 4, 5, 5, 6, 7, 7], [1, 3, 6, 0, 2, 5, 3, 0, 4]] = 0.7
     return {
@@ -260,5 +266,5 @@ def draw_family() -> Figure:
             axes.set_title(title, fontsize=10, loc="center", weight="bold")
             axes.set_xlabel(positions, fontsize=9)
             axes.set_ylabel("")
-            mark(axes, (5, 2))
+            mark(axes, FRAMED)
     return figure

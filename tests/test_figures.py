@@ -4,12 +4,15 @@ from collections.abc import Iterator
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from gsa import figures
+from gsa.training import Config, Epoch, Record
 
 
 @pytest.fixture
@@ -107,3 +110,74 @@ def test_costs_are_lines_with_dots_of_the_same_colour(axes):
     assert axes.get_xscale() == axes.get_yscale() == "log"
     assert axes.get_ylabel() == "cost (MMAC)"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["cheap", "dear"]
+
+
+def test_images_stand_in_their_order_under_their_titles():
+    images = torch.arange(4, dtype=torch.uint8)[:, None, None, None].repeat(1, 3, 2, 2)
+    figure, grid = plt.subplots(2, 2)
+    figures.draw_images(grid, images, ["a", "b", "c", "d"])
+    assert [int(axes.images[0].get_array()[0, 0, 0]) for axes in grid.flat] == [0, 1, 2, 3]
+    assert [axes.get_title() for axes in grid.flat] == ["a", "b", "c", "d"]
+    plt.close(figure)
+
+
+def record(arm: str, seed: int, accuracies: list[float]) -> Record:
+    history = [Epoch(number, 0.1, 1.0, 0.5, 1.0, accuracy, 1.0) for number, accuracy in enumerate(accuracies)]
+    unknown = {"test_images": 1, "train_images": 1, "parameters": 1, "macs": 1, "seconds": 1.0, "peak_memory": None}
+    unknown |= {"device": "", "precision": "fp32", "processes": 1, "versions": {}, "commit": "", "data_source": ""}
+    config = Config(mechanism=arm, seed=seed)
+    return Record(config, history, test_accuracy=0.5, test_accuracy_flip=0.5, finished="", **unknown)
+
+
+def test_curves_count_epochs_from_one_in_percent_and_give_an_arm_one_look(axes):
+    runs = [record("gsa", 0, [0.1, 0.2, 0.4]), record("gsa", 1, [0.2, 0.3, 0.5]), record("none", 0, [0.3, 0.3, 0.3])]
+    figures.draw_curves(axes, runs, "holdout_accuracy")
+    first, second, control = axes.lines
+    assert first.get_xdata().tolist() == [1, 2, 3] and first.get_ydata() == pytest.approx([10, 20, 40])
+    assert first.get_color() == second.get_color() != control.get_color() == figures.COLOURS["blue"]
+    assert first.get_linestyle() == second.get_linestyle() != control.get_linestyle()
+    assert [line.get_label() for line in axes.lines] == ["gsa, seed 0", "gsa, seed 1", "none, seed 0"]
+    assert labels(axes) == ("epoch", "holdout accuracy (%)")
+
+
+def test_a_forest_tells_means_over_seeds_from_single_runs():
+    columns = ["seeds", "accuracy", "low", "high", "images_low", "images_high"]
+    columns += ["difference", "difference_low", "difference_high", "verdict"]
+    none, lone = (3, 0.9, 0.88, 0.92, np.nan, np.nan), (1, 0.91, np.nan, np.nan, 0.9, 0.93)
+    rows = [(*none, np.nan, np.nan, np.nan, "control"), (*lone, 0.01, np.nan, np.nan, "one seed: no verdict")]
+    figure, (left, right) = plt.subplots(1, 2)
+    figures.draw_forest(left, right, pd.DataFrame(rows, index=["none", "gsa"], columns=columns))
+    full_line, full, hollow_line, hollow = left.lines
+    assert full_line.get_xdata() == pytest.approx([88, 92]) and hollow_line.get_xdata() == pytest.approx([90, 93])
+    assert (full_line.get_linestyle(), hollow_line.get_linestyle()) == ("-", ":")
+    assert full.get_markerfacecolor() == full.get_color() and hollow.get_markerfacecolor() == "white"
+    assert np.isnan(right.lines[2].get_xdata()).all() and right.lines[3].get_xdata() == pytest.approx([1])
+    assert [label.get_text() for label in left.get_yticklabels()] == ["none", "gsa"]
+    assert [label.get_text() for label in right.get_yticklabels()] == ["control", "one seed: no verdict"]
+    assert left.get_ylim() == right.get_ylim() == (1.5, -0.5)
+    plt.close(figure)
+
+
+def test_the_family_shows_whom_each_layer_sums_over():
+    layers = {name: weights for branch in figures.family().values() for name, weights in branch.items()}
+    sums = {name.split("\n")[0]: weights > 0 for name, weights in layers.items()}
+    assert {name: int(seen.sum()) for name, seen in sums.items()} == {
+        "1 convolution": 9,
+        "2 gates": 1,
+        "3 sampling": 9,
+        "4 self-attention": 64,
+        "5 stand-alone": 25,
+        "6 Twins": 16 + 3 * 4,
+        "7 GSA": 16 + 3,
+    }
+    assert all(seen[figures.FRAMED] for seen in sums.values())
+
+
+def test_the_family_is_drawn_in_legible_type_with_the_query_framed():
+    figure = figures.draw_family()
+    assert len(figure.axes) == 7
+    for axes in figure.axes:
+        (frame,) = (patch for patch in axes.patches if isinstance(patch, Rectangle))
+        assert frame.get_xy() == (1.5, 4.5)
+        assert min(axes.title.get_fontsize(), axes.xaxis.label.get_fontsize()) >= 9
+    plt.close(figure)
