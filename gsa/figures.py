@@ -218,10 +218,8 @@ def family() -> dict[str, dict[str, np.ndarray]]:
     row, column = np.indices((8, 8))
     down, right = row - FRAMED[0], column - FRAMED[1]
     content = np.random.default_rng(1).uniform(0.15, 0.9, (8, 8))
-    neighbours, patch = (
-        np.maximum(abs(down), abs(right)),
-        (row // 4 == FRAMED[0] // 4) & (column // 4 == FRAMED[1] // 4),
-    )
+    neighbours = np.maximum(abs(down), abs(right))
+    patch = (row // 4 == FRAMED[0] // 4) & (column // 4 == FRAMED[1] // 4)
     sampled = np.zeros((8, 8))
     sampled[[2, 3, 3, 4, 5, 5, 6, 7, 7], [1, 3, 6, 0, 2, 5, 3, 0, 4]] = 0.7
     return {
