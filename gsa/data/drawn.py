@@ -129,23 +129,24 @@ def draw_shapes(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
 
 
 def draw_same(rng: np.random.Generator, labels: np.ndarray, *, apart: float = 21) -> np.ndarray:
-    """A bar at the left and one at the right: parallel where the label is 1: uint8 (N, 32, 32, 3).
+    """A bar at the left and one at the right, parallel where the label is 1: uint8 (N, 32, 32, 3).
 
-    Each bar points in one of four directions. Whatever the label, each is equally likely on either side, so a layer
-    that never sees both bars at once learns nothing, nor does any linear reading of an average of such layers: the
-    expectation of every local feature is the same for both labels. ``apart`` is the distance of the bars' centres in
-    pixels; with the default, ten columns in the middle are empty, so no window of eleven pixels touches both.
+    Each bar lies in one of four directions, and with either label each direction is as frequent on either side. So
+    whatever a layer computes from one bar alone has the same mean for both labels, and the loss of a linear reading of
+    the average of such layers is least where it says 1/2 to every image. ``apart`` is the distance of the bars' centres
+    in pixels; with 21, ten columns in the middle are empty, and no window of eleven pixels touches both bars.
     """
     count = len(labels)
-    left = rng.integers(4, size=count)
-    right = (left + np.where(labels == 1, 0, rng.integers(1, 4, count))) % 4
+    rank = labels.argsort(kind="stable").argsort()
+    left = rank % 4
+    right = (left + np.where(labels == 1, 0, 1 + rank // 4 % 3)) % 4
     canvas = np.empty((count, SIZE, SIZE, 3), np.float32)
-    canvas[:] = 0.3 * rng.random((count, 1, 1, 3), np.float32)
+    canvas[:] = 0.2 * rng.random((count, 1, 1, 3), np.float32)
     for side, direction in ((-1, left), (1, right)):
         across = SIZE / 2 + side * apart / 2 + rng.uniform(-0.5, 0.5, count)
         centre = np.stack([across, rng.uniform(6, SIZE - 6, count)], axis=1)
         cover = _cover(FIGURES["bar"], centre, direction * np.pi / 4, np.full(count, 3.0))
-        _paint(canvas, cover, 0.5 + 0.5 * rng.random((count, 3), np.float32))
+        _paint(canvas, cover, 0.6 + 0.4 * rng.random((count, 3), np.float32))
     return _finish(rng, canvas)
 
 
