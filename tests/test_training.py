@@ -124,7 +124,7 @@ def test_the_test_set_is_read_once_at_the_end_and_changes_nothing(monkeypatch, w
     seen = []
 
     def evaluate(model, images, *args, **options):
-        seen.append(len(images))
+        seen.append((len(images), options))
         return gsa_evaluate(model, images, *args, **options)
 
     gsa_evaluate = gsa.training.evaluate
@@ -132,7 +132,7 @@ def test_the_test_set_is_read_once_at_the_end_and_changes_nothing(monkeypatch, w
     data = tinted()
     poisoned = replace(data, x_test=255 - data.x_test, y_test=(data.y_test + 1) % 4)
     run = train(CONFIG, dataset=poisoned)
-    assert seen == [16] * CONFIG.epochs + [len(data.y_test)]
+    assert seen == [(16, {})] * CONFIG.epochs + [(len(data.y_test), {"flip": True})]
     for name, tensor in run.model.state_dict().items():
         assert torch.equal(tensor, whole.model.state_dict()[name]), name
     assert run.record.test_accuracy < whole.record.test_accuracy
@@ -184,6 +184,21 @@ def test_a_matched_control_costs_what_the_mechanism_costs(match, width):
     assert not any(isinstance(module, MixingBlock) for module in control.modules())
     assert cost(control) == pytest.approx(cost(other), rel=0.1)
     assert config.arm == f"none-{match}-of-gsa"
+
+
+def test_flip_averaging_adds_the_logits_of_the_mirror_image():
+    images = Images(torch.randint(256, (1200, 3, 2, 4), dtype=torch.uint8), torch.zeros(1200).long())
+    normalize, model = Normalizer.of(images), nn.Sequential(nn.Flatten(), nn.Linear(24, 5))
+    x = normalize(images.x)
+    with torch.no_grad():
+        logits, mirrored = model(x), model(x.flip(-1))
+    images = replace(images, y=(logits + mirrored).argmax(1))
+    score = gsa.training.evaluate(model, images, normalize, Accelerator(), flip=True)
+    right = (logits.argmax(1) == images.y).double().mean().item()
+    assert score.loss == pytest.approx(F.cross_entropy(logits, images.y).item(), rel=1e-5)
+    assert (score.accuracy, score.accuracy_flip) == (pytest.approx(right), 1.0)
+    assert right < 0.9
+    assert gsa.training.evaluate(model, images, normalize, Accelerator()).accuracy_flip == score.accuracy
 
 
 # The recipe
