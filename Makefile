@@ -46,6 +46,7 @@ $(SITE):
 
 lint: $(READY) ## Check the style of the code and that notebooks are committed without outputs
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/nbstripout --verify --keep-id --keep-count book/*.ipynb
 
 types: $(READY) ## Check the types (fetches pyright's own program once)

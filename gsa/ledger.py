@@ -18,6 +18,7 @@ from gsa.training import Config, Record
 
 LEGEND = """\
 ±        95 % t-interval over seeds: covers the mean accuracy, on these test images, that more seeds would tend to.
+flips    mean test accuracy, %, when each image and its mirror image vote together.
 images   one run shows no spread over seeds. Given instead is the 95 % Wilson interval over its test images: it covers
          what this one trained network would score on all such images. It cannot tell two arms apart.
 σ        standard deviation between seeds; "seeds for 0.5" an arm would show half a point with 80 % power at this σ.
@@ -197,6 +198,7 @@ def _summary(runs: list[Record]) -> dict[str, Any]:
         "high": high,
         "images_low": images_low,
         "images_high": images_high,
+        "accuracy_flip": float(np.mean([run.test_accuracy_flip for run in runs])),
         "sigma": sigma,
         "seeds_for_half_point": seeds_to_see(0.005, sigma),
         "epochs": runs[0].config.epochs,
@@ -232,6 +234,7 @@ def _cells(row: dict[str, Any], control: str) -> dict[str, str]:
         "arm": row["arm"],
         "seeds": str(row["seeds"]),
         "test accuracy, %": accuracy,
+        "flips": _points(row["accuracy_flip"]),
         "σ": _points(row["sigma"]),
         "seeds for 0.5": f"{row['seeds_for_half_point']:.0f}".replace("nan", "–"),
         f"− {control}": _points(row["difference"], row["difference_low"], row["difference_high"], sign="+"),

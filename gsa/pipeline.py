@@ -30,9 +30,12 @@ def split(dataset: Dataset, holdout: float, images: int, device: torch.device) -
     """Training, held-out and test images; the same ones are held out whatever the seed of a run.
 
     ``holdout`` is the share of the training set kept back, ``images`` how many of the rest are used, 0 for all.
+    Errors: ValueError for a share that keeps no image back, or all of them.
     """
     order = torch.randperm(len(dataset.y_train), generator=torch.Generator().manual_seed(0))
     kept_back = round(holdout * len(order))
+    if not 0 < kept_back < len(order):
+        raise ValueError(f"a holdout of {holdout} keeps back {kept_back} of {len(order)} training images")
     train = Images(dataset.x_train, dataset.y_train)
     used = order[kept_back:][: images or None]
     test = Images(dataset.x_test.to(device), dataset.y_test.to(device))

@@ -79,6 +79,8 @@ class Config:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0 < self.holdout < 1:
             raise ValueError(f"holdout is a share between 0 and 1, got {self.holdout}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup is a share of all steps, at least 0 and less than 1, got {self.warmup}")
         if not self.study:
             object.__setattr__(self, "study", self.model)
 
@@ -88,13 +90,17 @@ class Config:
         return f"none-{self.match}-of-{self.mechanism}" if self.match else self.mechanism
 
     def scaled(self, budget: str) -> "Config":
-        """The same run at a budget: "full" is the recipe, "demo" 8 epochs, "smoke" seconds on embedded images."""
+        """The same run at a budget: "full" is the recipe, "demo" 8 epochs, "smoke" seconds on embedded images.
+
+        A smoke run shows that everything runs: its network is too small and too briefly trained to classify.
+        """
         if budget == "full":
             return self
         if budget == "demo":
             return replace(self, epochs=min(self.epochs, 8), study=f"{self.study}-demo")
         data = "shapes" if self.data in ("cifar10", "mnist") else self.data
-        return replace(self, data=data, images=1000, epochs=2, study=f"{self.study}-smoke")
+        small = {"width": 16, "images": 500, "batch": 25, "lr": 0.05, "epochs": 2}
+        return replace(self, data=data, study=f"{self.study}-smoke", **small)
 
 
 def arm_options(arm: str) -> dict[str, str]:
@@ -167,6 +173,8 @@ def train(config: Config, *, dataset: Dataset | None = None, checkpoints: str | 
 def _train(config: Config, dataset: Dataset, checkpoints: Path | None) -> Run:
     torch.manual_seed(config.seed)
     precision = best_precision() if config.precision == "auto" else config.precision
+    if precision == "fp16" and config.sam_radius:
+        raise ValueError(f"sam_radius {config.sam_radius} needs --precision bf16 or fp32: fp16 gradients overflow")
     AcceleratorState._reset_state()  # accelerate allows one precision a process, a notebook may want two
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
     train_set, holdout_set, test_set = split(dataset, config.holdout, config.images, accelerator.device)
@@ -331,7 +339,10 @@ def build(config: Config, dataset: Dataset) -> nn.Module:
 
 
 def make_optimizers(model: nn.Module, config: Config) -> list[torch.optim.Optimizer]:
-    """SGD with Nesterov momentum for the host, AdamW for the mechanism; no decay on biases and norms."""
+    """SGD with Nesterov momentum for the host, AdamW for the mechanism; no decay on biases and norms.
+
+    SGD stands first: under fp16 accelerate revises the loss scale after each step, which Adam's does not depend on.
+    """
     inside = {id(p) for m in model.modules() if isinstance(m, MixingBlock) for p in m.mechanism.parameters()}
     host = [p for p in model.parameters() if id(p) not in inside]
     mechanism = [p for p in model.parameters() if id(p) in inside]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gsa.data import Dataset
@@ -28,6 +28,7 @@ def random_images(count: int, height: int = 5, width: int = 7) -> torch.Tensor:
 
 @given(count=st.integers(2, 200), holdout=st.floats(0.01, 0.99), images=st.integers(0, 250))
 def test_a_split_shares_no_image_and_loses_none_unasked(count, holdout, images):
+    assume(0 < round(holdout * count) < count)
     train, held_out, test = split(numbered(count), holdout, images, CPU)
     kept, back = set(train.y.tolist()), set(held_out.y.tolist())
     assert not kept & back
@@ -176,3 +177,9 @@ def test_normalisation_is_that_of_the_training_images():
 def test_a_split_goes_to_the_device(device):
     for part in split(numbered(10), 0.5, 0, torch.device(device)):
         assert part.x.device.type == part.y.device.type == device
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.01, 0), (0.99, 10)])
+def test_a_share_that_leaves_one_side_empty_is_refused(share, kept):
+    with pytest.raises(ValueError, match=f"a holdout of {share} keeps back {kept} of 10 training images"):
+        split(numbered(10), share, 0, CPU)

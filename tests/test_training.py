@@ -341,11 +341,18 @@ def test_checkpoints_that_cannot_be_written_are_an_os_error(tmp_path):
         ({"batch": -1}, "batch must be positive, got -1"),
         ({"lr": float("nan")}, "lr must be positive, got nan"),
         ({"holdout": 5000.0}, "holdout is a share between 0 and 1, got 5000"),
+        ({"warmup": 1.0}, "warmup is a share of all steps, at least 0 and less than 1, got 1.0"),
     ],
 )
 def test_a_configuration_that_means_nothing_is_refused(values, message):
     with pytest.raises(ValueError, match=message) as error:
         Config(**values)
+    assert_one_line(error)
+
+
+def test_sharpness_awareness_in_fp16_is_refused():
+    with pytest.raises(ValueError, match=r"sam_radius 0\.05 needs --precision bf16 or fp32") as error:
+        train(replace(CONFIG, precision="fp16", sam_radius=0.05), dataset=tinted())
     assert_one_line(error)
 
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from gsa.layers import MECHANISMS, FoldedGlobalSparseAttention, GlobalSparseAttention, SelfAttention, cheapest_patch
 from gsa.probes import count_macs
 
-CHANNELS, HEADS, ROUNDS = 64, 2, 9
+CHANNELS, SIZES, ROUNDS = 64, (16, 32, 64, 128), 9
 PIXELS = 8 * 64 * 64
 """Pixels of a batch, so that all sizes cost a convolution the same; no batch is larger than 8."""
 
@@ -32,15 +32,18 @@ RESULTS, PLOT = Path("results/speed.json"), Path("_build/speed.png")
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
 """Keeps freed memory in the process: page faults would be timed otherwise."""
 
+HEAP = 2**31
+"""Bytes that are touched once before anything is timed, for the same reason."""
+
 
 class FoldedThroughMultiheadAttention(nn.Module):
     """What ``gsa-folded`` computes, through ``nn.MultiheadAttention`` as its source did, weights not returned."""
 
-    def __init__(self, channels: int, size: int, patch: int) -> None:
+    def __init__(self, channels: int, heads: int, size: int, patch: int) -> None:
         super().__init__()
         self.patch = patch
-        self.across = nn.MultiheadAttention((size // patch) ** 2, HEADS, batch_first=True)
-        self.within = nn.MultiheadAttention(channels * patch**2, HEADS, batch_first=True)
+        self.across = nn.MultiheadAttention((size // patch) ** 2, heads, batch_first=True)
+        self.within = nn.MultiheadAttention(channels * patch**2, heads, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
         folded = nn.functional.pixel_unshuffle(x, self.patch)
@@ -51,18 +54,20 @@ class FoldedThroughMultiheadAttention(nn.Module):
 
 
 def layers(size: int) -> dict[str, Callable[[], nn.Module]]:
-    """What is measured on maps of ``size`` × ``size``."""
+    """What is measured on maps of ``size`` × ``size``; four heads, the layers' default, where nothing else is said."""
     patch = cheapest_patch(size, size)
     cases: dict[str, Callable[[], nn.Module]] = {
         "conv": lambda: MECHANISMS["conv"](CHANNELS, (size, size)),
-        "gsa": lambda: GlobalSparseAttention(CHANNELS, HEADS, patch=patch),
+        "gsa": lambda: GlobalSparseAttention(CHANNELS, patch=patch),
+        "gsa, 2 heads": lambda: GlobalSparseAttention(CHANNELS, 2, patch=patch),
+        "gsa, 1 head": lambda: GlobalSparseAttention(CHANNELS, 1, patch=patch),
     }
     if size <= 64:
-        cases["self"] = lambda: SelfAttention(CHANNELS, HEADS)
+        cases["self"] = lambda: SelfAttention(CHANNELS)
     if size == 32:
         cases |= {
-            "gsa-folded": lambda: FoldedGlobalSparseAttention(CHANNELS, HEADS, size=(size, size), patch=2),
-            "gsa-folded-mha": lambda: FoldedThroughMultiheadAttention(CHANNELS, size, 2),
+            "gsa-folded": lambda: FoldedGlobalSparseAttention(CHANNELS, size=(size, size), patch=2),
+            "gsa-folded-mha": lambda: FoldedThroughMultiheadAttention(CHANNELS, 4, size, 2),
         }
     return cases
 
@@ -74,6 +79,7 @@ def images(size: int) -> Tensor:
 
 def times(size: int) -> dict[str, list[float]]:
     """Seconds of one forward and backward pass, a value a round, by layer."""
+    torch.ones(HEAP, dtype=torch.uint8)
     x = images(size)
     timers = {
         name: Timer("layer(x).sum().backward()", globals={"layer": build(), "x": x}, num_threads=1)
@@ -82,6 +88,7 @@ def times(size: int) -> dict[str, list[float]]:
     rounds: dict[str, list[float]] = {name: [] for name in timers}
     for number in tqdm(range(ROUNDS + 1), desc=f"{size}×{size}", unit="round"):
         for name, timer in timers.items():
+            x.grad = None
             seconds = timer.timeit(1).mean
             if number:
                 rounds[name].append(seconds)
@@ -89,7 +96,10 @@ def times(size: int) -> dict[str, list[float]]:
 
 
 def peak_memory(size: int, name: str) -> int:
-    """Bytes that one forward and backward pass adds to a process of its own."""
+    """Bytes that one forward and backward pass adds to a process of its own.
+
+    Linux hands a process's peak on to its children, so this has to come before :func:`times`.
+    """
     command = [sys.executable, "-m", "tools.bench", "memory", str(size), name]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
@@ -107,7 +117,7 @@ def resident_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def measure(size: int) -> list[dict]:
+def measure(size: int, memory: dict[str, int]) -> list[dict]:
     """One row a layer at one size."""
     rounds = times(size)
     rows = []
@@ -120,7 +130,7 @@ def measure(size: int) -> list[dict]:
                 "batch": len(images(size)),
                 "ratio": ratio,
                 "milliseconds": 1e3 * min(seconds),
-                "peak_megabytes": peak_memory(size, name) / 1e6,
+                "peak_megabytes": memory[name] / 1e6,
                 "macs": count_macs(layers(size)[name](), (1, CHANNELS, size, size)),
             }
         )
@@ -140,7 +150,11 @@ def plot(rows: list[dict]) -> None:
     for layer, marker in (("conv", "o"), ("gsa", "s"), ("self", "^")):
         points = sorted((row["size"] ** 2, row["milliseconds"] / row["batch"]) for row in rows if row["layer"] == layer)
         axes.loglog(*zip(*points), marker=marker, label=layer)
+        (pixels, milliseconds), end = points[-1], points[0][0]
+        power = {"conv": 1, "gsa": 1.5, "self": 2}[layer]
+        axes.loglog((end, pixels), (milliseconds * (end / pixels) ** power, milliseconds), "k:", linewidth=1, zorder=0)
     axes.set(xlabel="pixels N", ylabel="forward + backward (ms per image)")
+    axes.set_title("dotted: growth with $N$, $N^{1.5}$, $N^2$")
     axes.legend(frameon=False)
     PLOT.parent.mkdir(exist_ok=True)
     figure.savefig(PLOT, dpi=150)
@@ -153,8 +167,9 @@ def main() -> None:
     if sys.argv[1:2] == ["memory"]:
         print(grow(int(sys.argv[2]), sys.argv[3]))
         return
-    rows = [row for size in (16, 32, 64, 128) for row in measure(size)]
-    machine = {"torch": torch.__version__, "machine": f"{platform.machine()}, 1 thread", "heads": HEADS}
+    memory = {size: {name: peak_memory(size, name) for name in layers(size)} for size in SIZES}
+    rows = [row for size in SIZES for row in measure(size, memory[size])]
+    machine = {"torch": torch.__version__, "machine": f"{platform.machine()}, 1 thread"}
     RESULTS.write_text(json.dumps({"measured_on": machine, "channels": CHANNELS, "rows": rows}, indent=1) + "\n")
     plot(rows)
     line = "{size:>4}²  {layer:<15} {ratio:6.2f} × conv {milliseconds:8.1f} ms {peak_megabytes:7.1f} MB"

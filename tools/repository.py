@@ -1,7 +1,7 @@
 """The repository's address: it stands in pyproject.toml, and everything else that names it follows from there.
 
-    python -m tools.repository                            # every chapter opens with the standard first cell
-    python -m tools.repository https://github.com/me/gsa  # the same, and the repository moves to a new address
+python -m tools.repository                            # every chapter opens with the standard first cell
+python -m tools.repository https://github.com/me/gsa  # the same, and the repository moves to a new address
 """
 
 import re

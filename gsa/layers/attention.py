@@ -74,12 +74,11 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
 
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels height width"]:
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         tokens = self.partition.split(x)
         self.check_width(tokens.shape[-1], x.shape)
-        q, k, v = rearrange(self.qkv(tokens), "group n (three h d) -> three group h n d", three=3, h=self.heads)
+        parts = self.qkv(tokens).chunk(3, dim=-1)
+        q, k, v = (rearrange(part, "group n (h d) -> group h n d", h=self.heads) for part in parts)
         mixed = self.proj(rearrange(attend(q, k, v), "group h n d -> group n (h d)"))
         return self.partition.merge(mixed, x.shape[-2:])
 

@@ -21,7 +21,5 @@ class ProjectedValues(nn.Module):
         self.v = nn.Linear(channels, channels)
         self.proj = nn.Linear(channels, channels)
 
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels height width"]:
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         return self.partition.merge(self.proj(self.v(self.partition.split(x))), x.shape[-2:])

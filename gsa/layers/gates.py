@@ -21,8 +21,6 @@ class SqueezeExcitation(nn.Module):
         self.fc1 = nn.Conv2d(channels, channels // reduction, 1)
         self.fc2 = nn.Conv2d(channels // reduction, channels, 1)
 
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels height width"]:
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         squeezed = x.mean((2, 3), keepdim=True)
         return self.fc2(self.fc1(squeezed).relu()).sigmoid() * x

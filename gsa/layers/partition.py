@@ -12,9 +12,9 @@ from torch import Tensor
 class Partition:
     """A reversible rearrangement of a map into groups of tokens.
 
-    ``map`` and ``tokens`` are einops patterns over the same axes. In ``tokens`` the first axis counts the groups,
-    the second the tokens of a group and the last the width of a token: only tokens of one group meet in attention.
-    ``lengths`` fixes the axes that the size of the map does not determine.
+    It is a pair of einops patterns over the same axes, ``b c {map}`` and ``tokens``. In ``tokens`` the first axis
+    counts the groups, the second the tokens of a group and the last the width of a token: only tokens of one group
+    meet in attention. ``lengths`` fixes the axes that the size of the map does not determine.
     """
 
     name: str
@@ -25,15 +25,19 @@ class Partition:
     def split(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "groups tokens width_of_token"]:
         """The map as groups of tokens. ValueError if the map's sides are not multiples of the partition's step."""
         self.check(*x.shape[-2:])
-        return rearrange(x, f"{self.map} -> {self.tokens}", **dict(self.lengths))
+        return rearrange(x, f"b c {self.map} -> {self.tokens}", **dict(self.lengths))
 
     def merge(
         self, tokens: Float[Tensor, "groups tokens width_of_token"], size: tuple[int, int]
     ) -> Float[Tensor, "batch channels height width"]:
-        """The map of ``size`` (height, width) that :meth:`split` took apart: its exact inverse, bit for bit."""
+        """The map of ``size`` (height, width) that :meth:`split` took apart: its exact inverse, bit for bit.
+
+        The map comes in channels_last memory: the channels of a pixel, which a token keeps together, move as one.
+        """
         self.check(*size)
         rows, columns = (side // self.step for side in size)
-        return rearrange(tokens, f"{self.tokens} -> {self.map}", rows=rows, columns=columns, **dict(self.lengths))
+        pattern = f"{self.tokens} -> b {self.map} c"
+        return rearrange(tokens, pattern, rows=rows, columns=columns, **dict(self.lengths)).permute(0, 3, 1, 2)
 
     @property
     def step(self) -> int:
@@ -53,9 +57,9 @@ def divisors(n: int) -> list[int]:
     return [k for k in range(1, n + 1) if n % k == 0]
 
 
-MAP = "b c (rows i) (columns j)"
+MAP = "(rows i) (columns j)"
 
-GLOBAL = Partition("global", "b c rows columns", "b (rows columns) c")
+GLOBAL = Partition("global", "rows columns", "b (rows columns) c")
 
 
 def window(side: int, *, dilation: int = 1) -> Partition:
@@ -64,11 +68,9 @@ def window(side: int, *, dilation: int = 1) -> Partition:
         raise ValueError(f"the dilation of a window must be at least 1, got {dilation}")
     if dilation == 1:
         return Partition(f"window({side})", MAP, "(b rows columns) (i j) c", _square(side))
-    dilated = "b c (rows i i_step) (columns j j_step)"
+    dilated = "(rows i i_step) (columns j j_step)"
     lengths = (*_square(side), ("i_step", dilation), ("j_step", dilation))
-    return Partition(
-        f"window({side}, dilation={dilation})", dilated, "(b rows columns i_step j_step) (i j) c", lengths
-    )
+    return Partition(f"window({side}, dilation={dilation})", dilated, "(b rows columns i_step j_step) (i j) c", lengths)
 
 
 def grid(patch: int) -> Partition:

@@ -39,9 +39,7 @@ class GlobalSparseAttention(nn.Module):
         self.across = SelfAttention(channels, heads, partition=grid(prod(sides)))
         self.within = nn.Sequential(*reversed(hops))
 
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels height width"]:
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         return self.within(self.across(x))
 
 
@@ -71,9 +69,7 @@ class FoldedGlobalSparseAttention(nn.Module):
         self.across = SelfAttention(positions, heads, partition=folded_channels(patch))
         self.within = SelfAttention(channels * patch**2, heads, partition=patches(patch))
 
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels height width"]:
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         if tuple(x.shape[-2:]) != tuple(self.size):
             raise ValueError(f"built for {self.size[0]}×{self.size[1]} maps, got one of {x.shape[-2]}×{x.shape[-1]}")
         return self.within(self.across(x))

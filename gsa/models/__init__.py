@@ -42,7 +42,8 @@ def matched_width(
         with torch.device("meta"):
             return build_model(name, **options, **extra)
 
-    width = narrowest = width or MODELS[name].keywords["width"]
+    narrowest: int = width or MODELS[name].keywords["width"]
+    width = narrowest
     target = cost(build(width=width, mechanism=mechanism, stages=stages))
     while cost(build(width=width)) < target:
         width += 1

@@ -26,9 +26,7 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
     Differs from ``nn.SyncBatchNorm`` in that it also runs on the CPU.
     """
 
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels height width"]:
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         if not self.training:
             return super().forward(x)
         moments = torch.stack((x.float().mean((0, 2, 3)), x.float().square().mean((0, 2, 3))))

@@ -37,9 +37,7 @@ class MixingBlock(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
         self.mechanism = mechanism
 
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels height width"]:
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         return x + self.mechanism(self.norm(x))
 
 
