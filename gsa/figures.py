@@ -160,6 +160,19 @@ def draw_costs(
     return axes
 
 
+def draw_growth(axes: Axes, speed: pd.DataFrame, powers: Mapping[str, float]) -> Axes:
+    """Measured time of layers over the size N of the map, each with a dotted line that grows with a power of N."""
+    for layer, power in powers.items():
+        rows = speed[speed.layer == layer].sort_values("size")
+        pixels, time = rows["size"].to_numpy() ** 2, (rows.milliseconds / rows.batch).to_numpy()
+        (line,) = axes.loglog(pixels, time, "o-", label=layer)
+        axes.loglog(pixels, time[-1] * (pixels / pixels[-1]) ** power, ":", color=line.get_color(), linewidth=1)
+    axes.set(xlabel="size N of the map (pixels)", ylabel="forward + backward (ms per image)")
+    axes.grid(axis="y")
+    axes.legend()
+    return axes
+
+
 def draw_images(
     grid: np.ndarray, images: UInt8[Tensor, "images channels height width"], titles: Sequence[str] = ()
 ) -> None:

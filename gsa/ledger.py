@@ -142,6 +142,11 @@ class Ledger:
             raise ValueError(f"{self._file(kept)} was run with {'; '.join(differing)}: give the new run another study")
 
 
+def speed(path: str | Path = PUBLISHED) -> pd.DataFrame:
+    """What `make bench` measured: a row a layer and map size, timed as a ratio to a convolution in the same run."""
+    return pd.DataFrame(json.loads((Path(path) / "speed.json").read_text())["rows"])
+
+
 def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean and its 95 % t-interval, mean ∓ t(n−1)·σ/√n; NaN where a lone value or equal values give no scale."""
     if not len(values):

@@ -129,6 +129,16 @@ def record(arm: str, seed: int, accuracies: list[float]) -> Record:
     return Record(config, history, test_accuracy=0.5, test_accuracy_flip=0.5, finished="", **unknown)
 
 
+def test_growth_is_time_per_image_beside_a_power_through_the_last_point(axes):
+    rows = [("gsa", 8, 2, 4.0), ("gsa", 4, 4, 2.0), ("conv", 4, 4, 1.0)]
+    speed = pd.DataFrame(rows, columns=["layer", "size", "batch", "milliseconds"])
+    figures.draw_growth(axes, speed, {"gsa": 1.5})
+    measured, power = axes.lines
+    assert measured.get_xdata().tolist() == power.get_xdata().tolist() == [16, 64]
+    assert measured.get_ydata().tolist() == [0.5, 2.0] and power.get_ydata().tolist() == [0.25, 2.0]
+    assert measured.get_color() == power.get_color() and power.get_linestyle() == ":"
+
+
 def test_curves_count_epochs_from_one_in_percent_and_give_an_arm_one_look(axes):
     runs = [record("gsa", 0, [0.1, 0.2, 0.4]), record("gsa", 1, [0.2, 0.3, 0.5]), record("none", 0, [0.3, 0.3, 0.3])]
     figures.draw_curves(axes, runs, "holdout_accuracy")

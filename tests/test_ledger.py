@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from gsa.ledger import Ledger, seeds_to_see, t_interval, wilson
+from gsa.ledger import Ledger, seeds_to_see, speed, t_interval, wilson
 from gsa.training import Config, Epoch, Record
 
 EPOCH = Epoch(0, 0.1, train_loss=1.5, train_accuracy=0.5, holdout_loss=1.2, holdout_accuracy=0.6, seconds=3.0)
@@ -358,3 +358,11 @@ def test_curves_have_one_row_an_epoch(ledger):
     assert len(curves) == 6
     assert list(curves.columns) == ["arm", "seed", *asdict(EPOCH)]
     assert list(curves.query("arm == 'none' and seed == 1")["epoch"]) == [0, 1]
+
+
+def test_the_published_speed_has_every_layer_beside_a_convolution_of_its_size():
+    table = speed()
+    convolutions = table[table.layer == "conv"]
+    assert set(table.layer) >= {"conv", "gsa", "self", "gsa-folded", "gsa-folded-mha"}
+    assert (convolutions.ratio == 1).all() and set(convolutions["size"]) == set(table["size"])
+    assert (table[["milliseconds", "peak_megabytes", "macs"]] > 0).all(axis=None)

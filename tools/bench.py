@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
+from gsa import figures, ledger
 from gsa.layers import MECHANISMS, FoldedGlobalSparseAttention, GlobalSparseAttention, SelfAttention, cheapest_patch
 from gsa.probes import count_macs
 
@@ -144,18 +145,11 @@ def exponent(rows: list[dict], layer: str, cost: str) -> float:
     return math.log(growth) / math.log(large["size"] ** 2 / small["size"] ** 2)
 
 
-def plot(rows: list[dict]) -> None:
-    """Time per image against the number of pixels, with the slopes 1, 1.5 and 2 for comparison."""
-    figure, axes = plt.subplots(figsize=(7.2, 4), layout="constrained")
-    for layer, marker in (("conv", "o"), ("gsa", "s"), ("self", "^")):
-        points = sorted((row["size"] ** 2, row["milliseconds"] / row["batch"]) for row in rows if row["layer"] == layer)
-        axes.loglog(*zip(*points), marker=marker, label=layer)
-        (pixels, milliseconds), end = points[-1], points[0][0]
-        power = {"conv": 1, "gsa": 1.5, "self": 2}[layer]
-        axes.loglog((end, pixels), (milliseconds * (end / pixels) ** power, milliseconds), "k:", linewidth=1, zorder=0)
-    axes.set(xlabel="pixels N", ylabel="forward + backward (ms per image)")
-    axes.set_title("dotted: growth with $N$, $N^{1.5}$, $N^2$")
-    axes.legend(frameon=False)
+def plot() -> None:
+    """Time per image over the size of the map, beside growth with N, N^1.5 and N^2."""
+    figures.use_style()
+    figure, axes = plt.subplots(figsize=(7.2, 4))
+    figures.draw_growth(axes, ledger.speed(RESULTS.parent), {"conv": 1, "gsa": 1.5, "self": 2})
     PLOT.parent.mkdir(exist_ok=True)
     figure.savefig(PLOT, dpi=150)
 
@@ -171,7 +165,7 @@ def main() -> None:
     rows = [row for size in SIZES for row in measure(size, memory[size])]
     machine = {"torch": torch.__version__, "machine": f"{platform.machine()}, 1 thread"}
     RESULTS.write_text(json.dumps({"measured_on": machine, "channels": CHANNELS, "rows": rows}, indent=1) + "\n")
-    plot(rows)
+    plot()
     line = "{size:>4}²  {layer:<15} {ratio:6.2f} × conv {milliseconds:8.1f} ms {peak_megabytes:7.1f} MB"
     print(*(line.format(**row) for row in rows), sep="\n")
     for layer in ("gsa", "self"):
