@@ -442,4 +442,7 @@ def test_a_global_layer_solves_same(mechanism, same):
 def test_a_local_network_stays_at_chance_on_same(same):
     network = reader("none")
     optimizer = torch.optim.AdamW(network.parameters(), 4e-3)
-    assert abs(accuracy(network, same, epochs=6, optimizer=optimizer) - 0.5) <= 0.05
+    accuracy(network, same, epochs=6, optimizer=optimizer)
+    with torch.no_grad():
+        loss = F.cross_entropy(network(same.x_test / 127.5 - 1), same.y_test)
+    assert loss > 0.68, "a coin has ln 2 = 0.693; accuracy may stray where the network is sure of nothing"

@@ -1,0 +1,36 @@
+"""The published images themselves, where this machine has them: nothing is fetched, and without them all is skipped."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gsa.data import data_dir, load
+from gsa.training import Config, train
+
+FILES = {"cifar10": "cifar10.npz", "mnist": "MNIST/raw"}
+
+
+@pytest.fixture(scope="module", params=FILES)
+def dataset(request):
+    if not (data_dir() / FILES[request.param]).exists():
+        pytest.skip(f"no real {request.param} in {data_dir()}; GSA_DATA names another folder")
+    return load(request.param)
+
+
+def test_labels_belong_to_their_images(dataset):
+    """The nearest mean image names the class far more often than chance, which shuffled labels would not allow."""
+    train_x, test_x = dataset.x_train.flatten(1).float(), dataset.x_test.flatten(1).float()
+    means = torch.stack([train_x[dataset.y_train == label].mean(0) for label in range(10)])
+    right = (torch.cdist(test_x, means).argmin(1) == dataset.y_test).float().mean()
+    assert right > {"cifar10": 0.25, "mnist": 0.8}[dataset.name]
+
+
+def test_a_network_with_gsa_learns_from_a_few_of_them(dataset):
+    few = {
+        f"{axis}_{split}": getattr(dataset, f"{axis}_{split}")[:2000] for axis in "xy" for split in ("train", "test")
+    }
+    config = Config("resnet8", "gsa", width=8, data=dataset.name, epochs=4, batch=25, lr=0.1)
+    record = train(config, dataset=replace(dataset, **few)).record
+    assert record.test_accuracy > {"cifar10": 0.25, "mnist": 0.6}[dataset.name]
+    assert record.data_source == dataset.source
