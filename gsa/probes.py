@@ -1,12 +1,19 @@
 """What a module costs and does, measured on the module itself."""
 
 import copy
+import math
+from collections.abc import Callable
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from gsa.layers.attention import record_weights
+from gsa.layers.attention import frozen_weights, record_weights
+
+Size = tuple[int, int]
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -23,3 +30,128 @@ def count_macs(module: nn.Module, shape: tuple[int, ...]) -> int:
     with torch.no_grad(), record_weights(), FlopCounterMode(display=False) as counter:
         module(torch.empty(shape, device="meta"))
     return counter.get_total_flops() // 2
+
+
+def cost_exponent(build: Callable[[Size], nn.Module], channels: int, sides: tuple[int, int] = (64, 256)) -> float:
+    """The power of the number N of pixels that the cost of a layer grows with, between maps of two sides.
+
+    ``build`` makes the layer for maps of a size; multiply-accumulates are counted. A layer that is linear in N has 1.
+    """
+    small, large = (count_macs(build((side, side)), (1, channels, side, side)) for side in sides)
+    return math.log(large / small) / math.log(sides[1] ** 2 / sides[0] ** 2) if small else math.nan
+
+
+def influence(
+    module: nn.Module, x: Float[Tensor, "1 channels height width"], row: int, column: int
+) -> Float[Tensor, "height width"]:
+    r"""How strongly each pixel of ``x`` moves the pixel (row, column) of the output: a map of its receptive field.
+
+    .. math:: I_p = \big\| \partial y_{\text{row}, \text{column}} / \partial x_p \big\|_F
+
+    The norm is over all pairs of an output and an input channel.
+    """
+    x = x.detach().requires_grad_()
+    y = module.eval()(x)[0, :, row, column]
+    (jacobian,) = torch.autograd.grad(y, x, torch.eye(len(y)).to(y), is_grads_batched=True)
+    return jacobian.square().sum((0, 1, 2)).sqrt()
+
+
+def reach(module: nn.Module, x: Float[Tensor, "1 channels height width"]) -> float:
+    """The share of the pixels of ``x`` that move the pixel in the middle of the output."""
+    height, width = x.shape[-2:]
+    return (influence(module, x, height // 2, width // 2) > 0).float().mean().item()
+
+
+@torch.no_grad()
+def translation_error(module: nn.Module, x: Float[Tensor, "1 channels height width"]) -> float:
+    """How far the output is from moving along when the input moves by a pixel, relative to the output.
+
+    The map is shifted in a circle, down and to the right, and the outer quarter at each border is left out, where
+    padding interferes.
+    """
+    height, width = (side // 4 for side in x.shape[-2:])
+
+    def middle(y: Tensor) -> Tensor:
+        return y[..., height:-height, width:-width]
+
+    moved, expected = module.eval()(x.roll((1, 1), (2, 3))), module(x).roll((1, 1), (2, 3))
+    return _relative(middle(moved), middle(expected))
+
+
+@torch.no_grad()
+def permutation_error(module: nn.Module, x: Float[Tensor, "1 channels height width"]) -> float:
+    """How far the output is from being shuffled along when the pixels are shuffled, relative to the output."""
+    order = torch.randperm(x.shape[-2] * x.shape[-1], generator=torch.Generator().manual_seed(0))
+
+    def shuffled(y: Tensor) -> Tensor:
+        return y.flatten(2)[..., order].view_as(y)
+
+    return _relative(module.eval()(shuffled(x)), shuffled(module(x)))
+
+
+def mixing(
+    module: nn.Module, x: Float[Tensor, "1 channels height width"]
+) -> Float[Tensor, "channels pixels channels pixels"]:
+    """The weights by which a layer sums over channels and positions, as it computes them for ``x``.
+
+    It is the Jacobian with the computed weights held fixed (:func:`~gsa.layers.attention.frozen_weights`): of
+    y = A(x)·x + b it is A(x), without what comes from A itself moving with x.
+    """
+    x = x.detach().requires_grad_()
+    with frozen_weights(), record_weights():
+        y = module.eval()(x)
+        (jacobian,) = torch.autograd.grad(
+            y.flatten(), x, torch.eye(y.numel()).view(-1, y.numel()).to(y), is_grads_batched=True
+        )
+    return jacobian.view(x.shape[1], -1, x.shape[1], x.shape[-2] * x.shape[-1])
+
+
+def spatial_adaptivity(module: nn.Module, *inputs: Float[Tensor, "1 channels height width"]) -> float:
+    r"""How much the weights over positions change from one input to another, from 0 (fixed) to 1 (nothing in common).
+
+    .. math:: \tfrac12 \sum_{p,p'} \big|S_{pp'}(x_1) - S_{pp'}(x_2)\big|, \qquad
+              S_{pp'} \propto \Big(\sum_{c,c'} A_{cp,c'p'}^2\Big)^{1/2}, \quad \sum_{p,p'} S_{pp'} = 1
+
+    with the weights A of :func:`mixing`.
+    """
+    return _distance(*(mixing(module, x).square().sum((0, 2)).sqrt() for x in inputs))
+
+
+def channel_adaptivity(module: nn.Module, *inputs: Float[Tensor, "1 channels height width"]) -> float:
+    r"""How much the weights over channels change from one input to another, from 0 (fixed) to 1 (nothing in common).
+
+    As :func:`spatial_adaptivity`, of :math:`K_{cc'} \propto |\sum_{p,p'} A_{cp,c'p'}|`: what a layer makes of a channel
+    that is the same everywhere. The rows of a softmax sum to one, so attention among positions has K = W_v W_o for
+    every input.
+    """
+    return _distance(*(mixing(module, x).sum((1, 3)).abs() for x in inputs))
+
+
+def kept_bytes(module: nn.Module, x: Float[Tensor, "batch channels height width"]) -> int:
+    """Bytes that a forward pass keeps for the backward pass, besides the parameters and the input."""
+    kept = {}
+    known = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers(), x)}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        y = module.train()(x.detach().requires_grad_())
+    return sum(size for pointer, size in kept.items() if pointer not in known | {y.untyped_storage().data_ptr()})
+
+
+def latency(module: nn.Module, x: Float[Tensor, "batch channels height width"]) -> float:
+    """Seconds of a forward and backward pass: the median of what fits into a fifth of a second, one thread."""
+    x = x.detach().requires_grad_()
+    timer = Timer("module(x).sum().backward()", globals={"module": module.train(), "x": x}, num_threads=1)
+    return timer.blocked_autorange(min_run_time=0.2).median
+
+
+def _relative(y: Tensor, expected: Tensor) -> float:
+    return ((y - expected).norm() / expected.norm()).item()
+
+
+def _distance(first: Tensor, second: Tensor) -> float:
+    """Total variation between two arrays of weights, each divided by its sum."""
+    return (first / first.sum() - second / second.sum()).abs().sum().item() / 2

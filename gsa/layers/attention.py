@@ -1,4 +1,4 @@
-"""Attention proper: one primitive, a way to look at its weights, and self-attention over any partition of a map."""
+"""Attention proper: one primitive, a way to look at its weights, self-attention over any partition, non-local."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gsa.layers.partition import GLOBAL, Partition
 
 _recorded: list[Tensor] | None = None
+_frozen = False
 
 
 @contextmanager
@@ -25,6 +26,22 @@ def record_weights() -> Iterator[list[Tensor]]:
         yield _recorded
     finally:
         _recorded = outer
+
+
+@contextmanager
+def frozen_weights() -> Iterator[None]:
+    """Inside, what weights are computed from counts as constant: a layer y = A(x)·x is differentiated as A·x."""
+    global _frozen
+    outer, _frozen = _frozen, True
+    try:
+        yield
+    finally:
+        _frozen = outer
+
+
+def held(x: Tensor) -> Tensor:
+    """``x``, of which weights are made: itself, but a constant inside :func:`frozen_weights`."""
+    return x.detach() if _frozen else x
 
 
 def attend(
@@ -44,6 +61,7 @@ def attend(
     multiply-accumulates per head and no parameters. Inside :func:`record_weights` the softmax is computed explicitly
     and kept; elsewhere PyTorch's fused kernel never stores it.
     """
+    q, k = held(q), held(k)
     if _recorded is None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
     logits = q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
@@ -91,6 +109,50 @@ class SelfAttention(nn.Module):
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}, heads={self.heads}, partition={self.partition.name}"
+
+
+class NonLocal(nn.Module):
+    r"""The non-local block: one head of attention between all pixels, added to the map (arXiv:1711.07971).
+
+    .. math:: y_i = x_i + \operatorname{BN}\Big(W_z \sum_j \operatorname{softmax}_j(\theta_i^\top \phi_j)\, g_j\Big)
+
+    θ, φ and g are 1×1 convolutions of x to C′ = ⌊C/reduction⌋ channels, here ``t``, ``p`` and ``g`` as in timm; the
+    logits are not divided by √C′. The gain γ of the norm starts at zero, and the block as the identity.
+
+    Shape: (batch, channels, height, width) in and out. Cost for N pixels: 4NCC′ + 2N²C′ multiply-accumulates;
+    4CC′ + 3C′ + 3C parameters. In training the norm lets the images of a batch meet.
+    Errors: ValueError if ``reduction`` leaves no channel.
+    Differs from the paper in that keys and values are never pooled; of its forms this is the embedded Gaussian.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 2) -> None:
+        super().__init__()
+        if not 1 <= reduction <= channels:
+            raise ValueError(f"reduction {reduction} leaves no channel of {channels}; it must be in 1…{channels}")
+        self.t, self.p, self.g = (nn.Conv2d(channels, channels // reduction, 1) for _ in range(3))
+        self.z = nn.Conv2d(channels // reduction, channels, 1)
+        self.norm = nn.BatchNorm2d(channels)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        q, k, v = (rearrange(part(x), "b c h w -> b 1 (h w) c") for part in (self.t, self.p, self.g))
+        mixed = GLOBAL.merge(attend(q, k, v, scale=1.0).squeeze(1), x.shape[-2:])
+        return x + self.norm(self.z(mixed))
+
+
+def guidance_mask(weights: Float[Tensor, "batch heads queries keys"]) -> Bool[Tensor, "batch keys"]:
+    r"""The tokens that draw more than their share of self-attention: what its guidance blurs (arXiv:2210.00939).
+
+    .. math:: m_j = \Big[\sum_i \frac1H \sum_{h=1}^H W_{hij} > 1\Big]
+
+    ``weights`` is what :func:`record_weights` has kept of a self-attention. Its rows sum to one, so the mean of the
+    score over the n keys is exactly one: the share of a token to which all are equal. Costs no multiply-accumulates.
+    Errors: ValueError if there are not as many queries as keys, for then the mean is not one.
+    """
+    queries, keys = weights.shape[-2:]
+    if queries != keys:
+        raise ValueError(f"{queries} queries attend to {keys} keys: that is no self-attention, whose scores average 1")
+    return weights.mean(1).sum(1) > 1
 
 
 def check_heads(channels: int, heads: int) -> None:
