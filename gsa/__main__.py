@@ -1,4 +1,4 @@
-"""The command line: python -m gsa data | train | sweep | results."""
+"""The command line: python -m gsa data | train | sweep | probe | results."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import get_args
 
+import torch
 from accelerate import PartialState
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,6 +15,7 @@ from gsa.data import PUBLISHED, DataError, fetch
 from gsa.layers import MECHANISMS
 from gsa.ledger import Ledger
 from gsa.models import MODELS
+from gsa.probes import table
 from gsa.training import Config, TrainingError, arm_options, train
 
 
@@ -51,6 +53,9 @@ def parser() -> argparse.ArgumentParser:
     several.add_argument("--jobs", type=int, default=1, help="runs side by side on the device; default: 1")
     add_config_options(several, without=("mechanism", "match", "seed"))
     several.set_defaults(run=run_sweep)
+
+    probe = subparsers.add_parser("probe", help="measure what every mechanism does and costs")
+    probe.set_defaults(run=run_probe)
 
     results = subparsers.add_parser("results", help="print the table of every study")
     results.add_argument("--results", type=Path, help="default: the runs that came with the book")
@@ -95,6 +100,11 @@ def run_train(arguments: argparse.Namespace) -> None:
 def run_sweep(arguments: argparse.Namespace) -> None:
     configs = [config_from(arguments, **arm_options(arm), seed=s) for arm in arguments.arms for s in arguments.seeds]
     sweep.run(configs, arguments.results, arguments.checkpoints, arguments.jobs)
+
+
+def run_probe(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    print(table(MECHANISMS).reset_index().to_string(index=False, float_format="{:.3g}".format))
 
 
 def run_results(arguments: argparse.Namespace) -> None:

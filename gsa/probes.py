@@ -2,8 +2,10 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -146,6 +148,32 @@ def latency(module: nn.Module, x: Float[Tensor, "batch channels height width"]) 
     x = x.detach().requires_grad_()
     timer = Timer("module(x).sum().backward()", globals={"module": module.train(), "x": x}, num_threads=1)
     return timer.blocked_autorange(min_run_time=0.2).median
+
+
+def table(mechanisms: Mapping[str, Callable[[int, Size], nn.Module]], channels: int = 16) -> pd.DataFrame:
+    """Every probe on every mechanism, a row each: on maps of 32×32 pixels, the two adaptivities on 8×8.
+
+    Latency is a multiple of the mechanism "conv", measured beside each other.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x, *small = (torch.randn(1, channels, side, side, generator=generator) for side in (32, 8, 8))
+    batch, rows = x.expand(8, -1, -1, -1).contiguous(), {}
+    for name, build in mechanisms.items():
+        torch.manual_seed(0)
+        layer, small_layer = build(channels, (32, 32)), build(channels, (8, 8))
+        rows[name] = {
+            "reach": reach(layer, x),
+            "translation error": translation_error(layer, x),
+            "permutation error": permutation_error(layer, x),
+            "spatial adaptivity": spatial_adaptivity(small_layer, *small),
+            "channel adaptivity": channel_adaptivity(small_layer, *small),
+            "cost exponent": cost_exponent(partial(build, channels), channels),
+            "MACs per pixel": count_macs(layer, x.shape) / 32**2,
+            "parameters": count_parameters(layer),
+            "kept bytes per pixel": kept_bytes(layer, x) / 32**2,
+            "latency / conv": latency(layer, batch) / latency(mechanisms["conv"](channels, (32, 32)), batch),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("mechanism")
 
 
 def _relative(y: Tensor, expected: Tensor) -> float:
