@@ -1,14 +1,16 @@
-"""One primitive, tested against loops, and self-attention, tested against PyTorch's and timm's."""
+"""One primitive, tested against loops; self-attention and the non-local block, tested against PyTorch's and timm's."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.layers.non_local_attn import NonLocalAttn
 from timm.models.twins import LocallyGroupedAttn
 from torch import Tensor, nn
 
 from gsa.layers import GLOBAL, ProjectedValues, SelfAttention, attend, grid, patches, record_weights, window
+from gsa.layers.attention import NonLocal, guidance_mask
 from gsa.probes import count_macs, count_parameters
 
 sizes = st.integers(1, 4)
@@ -303,3 +305,160 @@ def test_the_cost_of_projections_alone_is_what_the_docstring_says(channels, side
     n = side**2
     assert count_macs(layer, (1, channels, rows * side, side)) == 2 * rows * n * channels**2
     assert count_parameters(layer) == 2 * channels**2 + 2 * channels
+
+
+# Non-local
+
+
+def non_local(channels: int = 16, reduction: int = 2) -> NonLocal:
+    """A block past its start, where the gain of its norm is zero."""
+    block = NonLocal(channels, reduction=reduction).double()
+    nn.init.normal_(block.norm.weight)
+    nn.init.normal_(block.norm.bias)
+    return block
+
+
+def queries_keys_values(block: NonLocal, x: Tensor) -> list[Tensor]:
+    return [part(x).flatten(2).mT.unsqueeze(1) for part in (block.t, block.p, block.g)]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_non_local_is_that_of_timm_with_the_same_names(training):
+    block = non_local().train(training)
+    oracle = NonLocalAttn(16, rd_ratio=0.5, use_scale=False).double().train(training)
+    oracle.load_state_dict(block.state_dict())
+    pairs = {name: name for name, _ in block.named_parameters()}
+    assert_same_layer(block, oracle, lambda oracle, x: oracle(x), torch.randn(2, 16, 3, 5).double(), pairs)
+    for mine, timms in zip(block.buffers(), oracle.buffers(), strict=True):
+        torch.testing.assert_close(mine, timms)
+
+
+def test_non_local_is_the_loop():
+    block, x = non_local().eval(), torch.randn(2, 16, 2, 3).double().requires_grad_()
+    nn.init.normal_(block.norm.running_mean)
+    nn.init.uniform_(block.norm.running_var, 0.5, 2)
+    mixed = looped(*queries_keys_values(block, x), scale=1.0).squeeze(1).mT.unflatten(2, (2, 3))
+    mean, variance, gain, shift = (
+        t[:, None, None] for t in (block.norm.running_mean, block.norm.running_var, block.norm.weight, block.norm.bias)
+    )
+    expected = x + (block.z(mixed) - mean) / (variance + block.norm.eps).sqrt() * gain + shift
+    assert_same_with_gradients(block(x), expected, [x, *block.parameters()])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_non_local_starts_as_the_identity_and_can_leave_it(training):
+    block, x = NonLocal(16).train(training), torch.randn(2, 16, 3, 5)
+    y = block(x)
+    assert torch.equal(y, x)
+    (gradient,) = torch.autograd.grad(y.pow(3).sum(), block.norm.weight)
+    assert (gradient != 0).all()
+
+
+def test_logits_of_non_local_are_not_divided_by_the_root_of_the_width():
+    block, x = non_local(), torch.randn(2, 16, 3, 5).double()
+    q, k, _ = queries_keys_values(block, x)
+    with record_weights() as weights:
+        block(x)
+    assert_same(weights[0], (q @ k.mT).softmax(-1))
+    assert (weights[0] - (q @ k.mT / 8**0.5).softmax(-1)).abs().max() > 0.01
+
+
+def test_timms_optional_scale_is_of_the_whole_width_where_the_logits_have_the_reduced_one():
+    block, x = non_local(), torch.randn(2, 16, 3, 5).double()
+    oracle = NonLocalAttn(16, rd_ratio=0.5, use_scale=True).double()
+    oracle.load_state_dict(block.state_dict())
+    for width, agrees in ((16, True), (8, False)):
+        scaled = non_local()
+        scaled.load_state_dict(block.state_dict())
+        for parameter in scaled.t.parameters():
+            parameter.data *= width**-0.5
+        assert torch.allclose(scaled(x), oracle(x), rtol=1e-10, atol=1e-10) is agrees
+
+
+def test_every_pixel_of_non_local_hears_every_pixel_of_its_own_image():
+    block, x = non_local().eval(), torch.randn(2, 16, 2, 3).double()
+    heard = torch.autograd.functional.jacobian(lambda x: block(x)[0, :, 1, 1].sum(), x).abs().amax(1)
+    assert (heard[0] > 0).all()
+    assert (heard[1] == 0).all()
+
+
+def test_pixels_of_non_local_have_no_order():
+    block, x, order = non_local(), torch.randn(2, 16, 3, 4).double(), torch.randperm(12)
+    permuted = x.flatten(2)[..., order].view_as(x)
+    assert_same(block(permuted), block(x).flatten(2)[..., order].view_as(x))
+
+
+def test_gradients_of_non_local_are_those_of_finite_differences():
+    block, x = non_local(4).eval(), torch.randn(1, 4, 2, 2).double().requires_grad_()
+    names, parameters = zip(*block.named_parameters())
+
+    def run(x: Tensor, *parameters: Tensor) -> Tensor:
+        return torch.func.functional_call(block, dict(zip(names, parameters)), (x,))
+
+    assert torch.autograd.gradcheck(run, (x, *parameters), fast_mode=True)
+
+
+def test_non_local_past_its_start_compiles_exports_and_takes_any_layout_and_precision(unchecked):
+    block, x = non_local().eval(), torch.randn(2, 16, 3, 5).double()
+    expected = block(x)
+    assert_same(torch.compile(block, fullgraph=True, backend="eager")(x), expected)
+    assert_same(torch.export.export(block, (x,)).module()(x), expected)
+    for same in (x.mT.contiguous().mT, x.contiguous(memory_format=torch.channels_last)):
+        assert_same(block(same), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = block.float()(x.float())
+    torch.testing.assert_close(half.double(), expected, atol=0.05, rtol=0.05)
+
+
+@settings(max_examples=20)
+@given(channels=st.integers(1, 9), reduction=sizes, height=sizes)
+def test_the_cost_of_non_local_is_what_the_docstring_says(channels, reduction, height):
+    reduction = min(reduction, channels)
+    width, pixels = channels // reduction, 3 * height
+    block = NonLocal(channels, reduction=reduction)
+    macs = 4 * pixels * channels * width + 2 * pixels**2 * width
+    assert count_macs(block, (1, channels, height, 3)) == macs
+    assert count_parameters(block) == 4 * channels * width + 3 * width + 3 * channels
+
+
+@pytest.mark.parametrize("reduction", [0, 9])
+def test_a_reduction_that_leaves_no_channel_is_refused(reduction):
+    with pytest.raises(ValueError, match=f"reduction {reduction} leaves no channel of 8; it must be in 1…8"):
+        NonLocal(8, reduction=reduction)
+
+
+# Self-attention guidance
+
+
+@given(shape=st.tuples(sizes, sizes, st.integers(2, 6)))
+def test_a_guidance_mask_is_above_the_mean_of_its_score_which_is_one(shape):
+    batch, heads, tokens = shape
+    with record_weights() as weights:
+        attend(*(torch.randn(batch, heads, tokens, 3).double() for _ in range(3)))
+    score = torch.zeros(batch, tokens).double()
+    for h in range(heads):
+        for i in range(tokens):
+            score += weights[0][:, h, i] / heads
+    assert_same(score.mean(-1), torch.ones(batch).double())
+    mask = guidance_mask(weights[0])
+    assert torch.equal(mask, score > score.mean(-1, keepdim=True))
+    assert mask.any(-1).all() and not mask.all(-1).any()
+
+
+def test_the_mean_of_the_guidance_score_is_exactly_one_so_equal_shares_are_not_above_it():
+    assert not guidance_mask(torch.full((1, 2, 8, 8), 1 / 8)).any()
+    eighths = torch.tensor([[5.0, 2, 1], [4, 3, 1], [3, 4, 1]]) / 8
+    assert eighths.sum(0).mean() == 1
+    assert guidance_mask(eighths[None, None]).tolist() == [[True, True, False]]
+
+
+def test_the_token_that_all_attend_to_is_the_one_that_guidance_blurs():
+    weights = torch.full((1, 2, 12, 12), 0.05)
+    weights[..., 7] = 0.45
+    mask = GLOBAL.merge(guidance_mask(weights).float().unsqueeze(-1), (3, 4))
+    assert mask[0, 0].nonzero().tolist() == [[1, 3]]
+
+
+def test_guidance_needs_self_attention():
+    with pytest.raises(ValueError, match="2 queries attend to 5 keys: that is no self-attention"):
+        guidance_mask(torch.full((1, 1, 2, 5), 0.2))
