@@ -1,0 +1,66 @@
+"""Convolution: weights that depend on relative position only, as one matrix product, and factored in two."""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def unfold_convolution(
+    x: Float[Tensor, "batch channels height width"],
+    weight: Float[Tensor, "channels_out channels_of_weight rows columns"],
+    bias: Float[Tensor, " channels_out"] | None = None,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+) -> Float[Tensor, "batch channels_out height_out width_out"]:
+    r"""Convolution as one matrix product: every window of the map, unfolded into a column, times the flat weights.
+
+    .. math:: y_{o,p} = \sum_{c,\delta} w_{o,c,\delta}\, x_{c,\,sp+\delta} + b_o, \qquad Y = W\,\operatorname{unfold}(X)
+
+    s is ``stride``; x is zero for ``padding`` pixels around the map. For a k₁×k₂ kernel the columns are C·k₁k₂ long and
+    there are H′W′ of them, H′ = ⌊(H + 2·padding − k₁)/s⌋ + 1 and W′ alike: as for any convolution, s windows that do
+    not fill the map leave its last pixels unread. Cost: H′W′·C′C·k₁k₂ multiply-accumulates for C′ channels out.
+    Errors: ValueError if the weights are for other channels or the kernel is larger than the padded map.
+    Differs from F.conv2d in memory, where each pixel stands k₁k₂/s² times.
+    """
+    (channels, height, width), (_, reads, rows, columns) = x.shape[1:], weight.shape
+    if reads != channels:
+        raise ValueError(f"weights that read {reads} channels do not fit a map of {channels}")
+    if rows > height + 2 * padding or columns > width + 2 * padding:
+        raise ValueError(
+            f"a {rows}×{columns} kernel is larger than a {height}×{width} map padded by {padding}; "
+            f"padding that would fit: {max(rows - height + 1, columns - width + 1) // 2}"
+        )
+    windows = F.unfold(x, (rows, columns), stride=stride, padding=padding)
+    y = weight.flatten(1) @ windows
+    y = y if bias is None else y + bias[:, None]
+    return y.unflatten(2, ((height + 2 * padding - rows) // stride + 1, -1))
+
+
+class DepthwiseSeparableConvolution(nn.Module):
+    r"""A convolution of each channel for itself, then one among the channels of each pixel (arXiv:1704.04861).
+
+    .. math:: y_{o,p} = \sum_c P_{o,c} \sum_\delta D_{c,\delta}\, x_{c,\,p+\delta} + b_o
+
+    It is the convolution whose weights factor, :math:`w_{o,c,\delta} = P_{o,c} D_{c,\delta}`. Shape: (batch, channels,
+    height, width) in and out. Cost for a k×k kernel: HWC(k² + C) multiply-accumulates, C(k² + C) + C parameters: about
+    1/C + 1/k² of the full convolution's. Errors: ValueError if ``kernel_size`` is not odd.
+    Differs from MobileNet in that no normalisation and no ReLU stand between or after; so one bias is enough.
+    """
+
+    def __init__(self, channels: int, *, kernel_size: int = 3) -> None:
+        super().__init__()
+        check_kernel_size(kernel_size)
+        padding = kernel_size // 2
+        self.conv_dw = nn.Conv2d(channels, channels, kernel_size, padding=padding, groups=channels, bias=False)
+        self.conv_pw = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        return self.conv_pw(self.conv_dw(x))
+
+
+def check_kernel_size(kernel_size: int) -> None:
+    """ValueError unless ``kernel_size`` is odd, so that the window has a middle pixel."""
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        near = max(1, kernel_size - 1)
+        raise ValueError(f"a window of side {kernel_size} has no middle; odd sides do, such as {near} or {near + 2}")
