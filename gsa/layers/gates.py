@@ -1,7 +1,16 @@
-"""Gates: weights per channel or pixel, computed from the input, that scale a map and move nothing."""
+"""Gates: weights per channel, pixel, branch, moment or neighbourhood, computed from the map that they act upon."""
 
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from gsa.layers.attention import SelfAttention, attend
+from gsa.layers.partition import divisors
 
 
 class SqueezeExcitation(nn.Module):
@@ -16,11 +25,203 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int, *, reduction: int = 16) -> None:
         super().__init__()
-        if not 1 <= reduction <= channels:
-            raise ValueError(f"reduction {reduction} leaves no channel of {channels}; it must be in 1…{channels}")
-        self.fc1 = nn.Conv2d(channels, channels // reduction, 1)
-        self.fc2 = nn.Conv2d(channels // reduction, channels, 1)
+        reduced = _reduced_channels(channels, reduction)
+        self.fc1 = nn.Conv2d(channels, reduced, 1)
+        self.fc2 = nn.Conv2d(reduced, channels, 1)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         squeezed = x.mean((2, 3), keepdim=True)
         return self.fc2(self.fc1(squeezed).relu()).sigmoid() * x
+
+
+class ChannelGate(nn.Module):
+    r"""One weight per channel, from the average and the maximum of every channel: CBAM's first half (arXiv:1807.06521).
+
+    .. math:: y = \sigma\big(W_2\,[\delta(W_1 \operatorname{GAP} x) + \delta(W_1 \operatorname{GMP} x)]\big) \odot x
+
+    GAP and GMP average and maximise over all pixels; both pass through the same W₁ and W₂ and meet before σ. W₂ is
+    linear, so that one product serves both. Shape: (batch, channels, height, width) in and out. Cost: 3C²/r
+    multiply-accumulates (besides one product per pixel), 2C²/r parameters.
+    Errors: ValueError if ``reduction`` leaves no channel.
+    Differs from the authors' code in W₁ and W₂ having no biases, as in the paper.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 16) -> None:
+        super().__init__()
+        reduced = _reduced_channels(channels, reduction)
+        self.fc1 = nn.Conv2d(channels, reduced, 1, bias=False)
+        self.fc2 = nn.Conv2d(reduced, channels, 1, bias=False)
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        average, largest = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
+        return self.fc2(self.fc1(average).relu() + self.fc1(largest).relu()).sigmoid() * x
+
+
+class SpatialGate(nn.Module):
+    r"""One weight per pixel, from the average and the maximum over the channels around it: CBAM's second half.
+
+    .. math:: y = \sigma\big(\operatorname{BN}(K * [\operatorname{mean}_c x;\ \max_c x])\big) \odot x
+
+    K is a convolution of ``kernel_size`` k from two channels to one. Shape: (batch, channels, height, width) in and
+    out, for any number of channels, so that the constructor takes none. Cost for a map of H × W: 2k²HW
+    multiply-accumulates (besides one product per pixel and channel), 2k² + 2 parameters.
+    Errors: ValueError if ``kernel_size`` is not odd. Paper: arXiv:1807.06521.
+    Differs from the paper in the batch normalization, which it leaves out and its authors' code has; from that code in
+    the order [mean; max], which is the paper's.
+    """
+
+    def __init__(self, *, kernel_size: int = 7) -> None:
+        super().__init__()
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size {kernel_size} has no pixel in its middle; it must be odd")
+        self.conv = _normalized_convolution(2, 1, kernel_size)
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
+        return self.conv(pooled).sigmoid() * x
+
+
+class CBAM(nn.Module):
+    r"""Convolutional block attention: first a weight per channel, then, of what is left, one per pixel.
+
+    .. math:: y = G_{\text{spatial}}\big(G_{\text{channel}}(x)\big)
+
+    with :class:`ChannelGate` and :class:`SpatialGate`. Shape: (batch, channels, height, width) in and out. Cost for a
+    map of H × W: 3C²/r + 2k²HW multiply-accumulates, 2C²/r + 2k² + 2 parameters.
+    Errors: ValueError if ``reduction`` leaves no channel or ``kernel_size`` is not odd. Paper: arXiv:1807.06521.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 16, kernel_size: int = 7) -> None:
+        super().__init__()
+        self.channel = ChannelGate(channels, reduction=reduction)
+        self.spatial = SpatialGate(kernel_size=kernel_size)
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        return self.spatial(self.channel(x))
+
+
+class SelectiveKernel(nn.Module):
+    r"""Branches of several extents, mixed by weights per channel that are computed from all of them (arXiv:1903.06586).
+
+    .. math:: y = \sum_m \operatorname{softmax}_m(W_m z) \odot u_m, \qquad
+              z = \delta\big(\operatorname{BN}(W \operatorname{GAP} \textstyle\sum_m u_m)\big), \qquad
+              u_m = \delta\big(\operatorname{BN}(K_m * x)\big)
+
+    K_m is a 3 × 3 convolution whose pixels are ``dilations[m]`` apart, so that two branches see 3 × 3 and 5 × 5; z is
+    d = max(C/r, 32) wide, with r = ``reduction``. In the words of :func:`~gsa.layers.attention.attend` every channel is
+    a head with one query, which is 1, and with the branches for keys. Shape: (batch, channels, height, width) in and
+    out. Cost for M branches, g = ``groups`` and a map of H × W: MHWC(9C/g + 1) + MC + (M + 1)Cd multiply-accumulates,
+    9MC²/g + (M + 1)Cd + 2MC + 2d parameters.
+    Errors: ValueError if there is no dilation, one below 1, ``groups`` that do not divide ``channels`` or a
+    ``reduction`` below 1; in training, PyTorch's for a batch of one image, as z has no pixels to be normalized over.
+    Differs from the paper in the default of ``groups``, which is 32 there.
+    """
+
+    def __init__(
+        self, channels: int, *, dilations: Sequence[int] = (1, 2), groups: int = 1, reduction: int = 16
+    ) -> None:
+        super().__init__()
+        if not dilations or min(dilations) < 1:
+            raise ValueError(f"dilations {tuple(dilations)} must name at least one branch, each at least 1")
+        if reduction < 1:
+            raise ValueError(f"reduction {reduction} is no reduction; it must be at least 1")
+        if groups < 1 or channels % groups:
+            raise ValueError(f"{groups} groups do not divide {channels} channels; groups that do: {divisors(channels)}")
+        width = max(channels // reduction, 32)
+        self.paths = nn.ModuleList(
+            _normalized_convolution(channels, channels, 3, dilation=dilation, groups=groups) for dilation in dilations
+        )
+        self.attn = nn.Sequential(
+            OrderedDict(
+                fc_reduce=nn.Conv2d(channels, width, 1, bias=False),
+                bn=nn.BatchNorm2d(width),
+                act=nn.ReLU(),
+                fc_select=nn.Conv2d(width, len(dilations) * channels, 1, bias=False),
+            )
+        )
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        branches = torch.stack([path(x).relu() for path in self.paths], dim=2)
+        logits = self.attn(branches.sum(2).mean((2, 3), keepdim=True))
+        keys = rearrange(logits, "b (m c) 1 1 -> b c m 1", m=len(self.paths))
+        mixed = attend(torch.ones_like(keys[:, :, :1]), keys, branches.flatten(3), scale=1.0)
+        return rearrange(mixed, "b c 1 (height width) -> b c height width", height=x.shape[2])
+
+
+class TemporalAttention(SelfAttention):
+    r"""Self-attention over the time of a clip, at every pixel by itself (arXiv:2102.05095).
+
+    .. math:: Y_{\cdot p} = \operatorname{Attention}(X_{\cdot p}), \qquad X_{\cdot p} \in \mathbb R^{T \times C}
+              \text{ the history of pixel } p
+
+    with :class:`~gsa.layers.attention.SelfAttention`; time has no order and no direction. A clip of one moment has
+    nothing to choose from: the result is the projected values. Shape: (batch, time, channels, height, width) in and
+    out. Cost for T moments of H × W: HW(4TC² + 2T²C) multiply-accumulates; 4C² + 4C parameters.
+    Errors: ValueError if ``heads`` does not divide ``channels`` or the clip has another number of channels.
+    Differs from its paper in being the attention alone: no embedding of time, normalization or residual.
+    """
+
+    def __init__(self, channels: int, heads: int = 4) -> None:
+        super().__init__(channels, heads)
+
+    def forward(
+        self, x: Float[Tensor, "batch time channels height width"]
+    ) -> Float[Tensor, "batch time channels height width"]:
+        batch, _, _, height, _ = x.shape
+        histories = rearrange(x, "b t c height width -> (b height width) c t 1")
+        pattern = "(b height width) c t 1 -> b t c height width"
+        return rearrange(super().forward(histories), pattern, b=batch, height=height)
+
+
+class LargeKernelAttention(nn.Module):
+    r"""One weight per pixel and channel, from a neighbourhood of 23 × 23 pixels: VAN's attention (arXiv:2202.09741).
+
+    .. math:: y = W\,\big(K_{7,3} * (K_5 * x)\big) \odot x
+
+    K₅ and K₇,₃ are depthwise convolutions, the second with pixels 3 apart; W mixes the channels. There is no σ: weights
+    may be negative or large. Shape: (batch, channels, height, width) in and out. Cost for a map of H × W:
+    HWC(C + 25) + 49C·3⌈H/3⌉·3⌈W/3⌉ multiply-accumulates (besides one product per pixel and channel), C² + 77C
+    parameters. The paper calls this a 21 × 21 kernel, after the one that it decomposes; 5 + 3·(7 − 1) is 23.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv0 = nn.Conv2d(channels, channels, 5, padding="same", groups=channels)
+        self.conv_spatial = _InterlacedConvolution(channels, channels, 7, padding="same", dilation=3, groups=channels)
+        self.conv1 = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        return self.conv1(self.conv_spatial(self.conv0(x))) * x
+
+
+class _InterlacedConvolution(nn.Conv2d):
+    """A dilated convolution that keeps the size of the map, as a dense one on each of its interlaced sub-images.
+
+    Pixels ``dilation`` apart are neighbours in the sub-images of a grid partition. The result is ``nn.Conv2d``'s; a
+    depthwise one takes half the time on the CPU. Rows and columns that complete the last blocks are zeros, as is the
+    border, and are cut off again.
+    """
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch filters height width"]:
+        step, (height, width) = self.dilation[0], x.shape[-2:]
+        padded = F.pad(x, (0, -width % step, 0, -height % step))
+        split = "b c (rows i) (columns j) -> (b i j) rows columns c"
+        images = rearrange(padded, split, i=step, j=step).permute(0, 3, 1, 2)
+        mixed = F.conv2d(images, self.weight, self.bias, padding="same", groups=self.groups)
+        merge = "(b i j) c rows columns -> b c (rows i) (columns j)"
+        return rearrange(mixed, merge, i=step, j=step)[..., :height, :width]
+
+
+def _reduced_channels(channels: int, reduction: int) -> int:
+    """How many of ``channels`` a ``reduction`` leaves. ValueError if none."""
+    if not 1 <= reduction <= channels:
+        raise ValueError(f"reduction {reduction} leaves no channel of {channels}; it must be in 1…{channels}")
+    return channels // reduction
+
+
+def _normalized_convolution(
+    channels: int, filters: int, kernel_size: int, *, dilation: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """A convolution without bias that keeps the size of the map, then batch normalization."""
+    conv = nn.Conv2d(channels, filters, kernel_size, padding="same", dilation=dilation, groups=groups, bias=False)
+    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(filters)))
