@@ -4,42 +4,39 @@ from collections.abc import Callable
 
 from torch import nn
 
-from gsa.layers.attention import SelfAttention, attend, record_weights
+from gsa.layers.attention import NonLocal, SelfAttention, attend, frozen_weights, guidance_mask, record_weights
 from gsa.layers.controls import ProjectedValues
-from gsa.layers.gates import SqueezeExcitation
+from gsa.layers.convolution import DepthwiseSeparableConvolution, unfold_convolution
+from gsa.layers.cross import CrossAttention, DecoupledCrossAttention
+from gsa.layers.gates import (
+    CBAM,
+    ChannelGate,
+    LargeKernelAttention,
+    SelectiveKernel,
+    SpatialGate,
+    SqueezeExcitation,
+    TemporalAttention,
+)
+from gsa.layers.hashing import HashedAttention
 from gsa.layers.partition import GLOBAL, Partition, folded_channels, grid, patches, window
+from gsa.layers.sampling import DeformableConvolution, SpatialTransformer, bilinear_sample, deform_by_sampling
 from gsa.layers.sparse import (
     FoldedGlobalSparseAttention,
     GlobalSparseAttention,
     cheapest_folded_patch,
     cheapest_patch,
 )
+from gsa.layers.standalone import AttentionStem, StandAloneSelfAttention
+from gsa.layers.twins import GlobalSubsampledAttention, LocallyGroupedAttention, PositionEncodingGenerator
 
 Size = tuple[int, int]
 
 
-def _conv(channels: int, size: Size) -> nn.Module:
-    return nn.Conv2d(channels, channels, 3, padding=1)
-
-
-def _squeeze_excitation(channels: int, size: Size) -> nn.Module:
-    return SqueezeExcitation(channels, reduction=4)
-
-
-def _self_attention(channels: int, size: Size) -> nn.Module:
-    return SelfAttention(channels)
-
-
-def _window(channels: int, size: Size) -> nn.Module:
-    return SelfAttention(channels, partition=window(cheapest_patch(*size)))
-
-
-def _grid(channels: int, size: Size) -> nn.Module:
-    return SelfAttention(channels, partition=grid(cheapest_patch(*size)))
-
-
-def _gsa(channels: int, size: Size) -> nn.Module:
-    return GlobalSparseAttention(channels, patch=cheapest_patch(*size))
+def _twins(channels: int, size: Size) -> nn.Module:
+    side = cheapest_patch(*size)
+    return nn.Sequential(
+        LocallyGroupedAttention(channels, window=side), GlobalSubsampledAttention(channels, reduction=side)
+    )
 
 
 def _gsa_projections(channels: int, size: Size) -> nn.Module:
@@ -53,14 +50,6 @@ def _folded(channels: int, size: Size) -> FoldedGlobalSparseAttention:
     return FoldedGlobalSparseAttention(channels, size=size, patch=cheapest_folded_patch(channels, *size))
 
 
-def _folded_across(channels: int, size: Size) -> nn.Module:
-    return _folded(channels, size).across
-
-
-def _folded_within(channels: int, size: Size) -> nn.Module:
-    return _folded(channels, size).within
-
-
 def _folded_projections(channels: int, size: Size) -> nn.Module:
     stages = _folded(channels, size)
     return nn.Sequential(
@@ -70,20 +59,36 @@ def _folded_projections(channels: int, size: Size) -> nn.Module:
 
 MECHANISMS: dict[str, Callable[[int, Size], nn.Module]] = {
     "none": lambda channels, size: nn.Identity(),
-    "conv": _conv,
-    "se": _squeeze_excitation,
-    "self": _self_attention,
-    "window": _window,
-    "grid": _grid,
-    "gsa": _gsa,
+    "conv": lambda channels, size: nn.Conv2d(channels, channels, 3, padding=1),
+    "separable": lambda channels, size: DepthwiseSeparableConvolution(channels),
+    "se": lambda channels, size: SqueezeExcitation(channels, reduction=4),
+    "channel": lambda channels, size: ChannelGate(channels, reduction=4),
+    "spatial": lambda channels, size: SpatialGate(),
+    "cbam": lambda channels, size: CBAM(channels, reduction=4),
+    "sk": lambda channels, size: SelectiveKernel(channels),
+    "lka": lambda channels, size: LargeKernelAttention(channels),
+    "stn": lambda channels, size: SpatialTransformer(channels),
+    "deformable": lambda channels, size: DeformableConvolution(channels),
+    "deformable-modulated": lambda channels, size: DeformableConvolution(channels, modulated=True),
+    "self": lambda channels, size: SelfAttention(channels),
+    "non-local": lambda channels, size: NonLocal(channels),
+    "sasa": lambda channels, size: StandAloneSelfAttention(channels),
+    "window": lambda channels, size: SelfAttention(channels, partition=window(cheapest_patch(*size))),
+    "grid": lambda channels, size: SelfAttention(channels, partition=grid(cheapest_patch(*size))),
+    "twins-gsa": lambda channels, size: GlobalSubsampledAttention(channels, reduction=cheapest_patch(*size)),
+    "twins": _twins,
+    "peg": lambda channels, size: PositionEncodingGenerator(channels),
+    "hashed": lambda channels, size: HashedAttention(channels, bucket=cheapest_patch(*size) ** 2),
+    "gsa": lambda channels, size: GlobalSparseAttention(channels, patch=cheapest_patch(*size)),
     "gsa-projections": _gsa_projections,
     "gsa-folded": _folded,
-    "gsa-folded-across": _folded_across,
-    "gsa-folded-within": _folded_within,
+    "gsa-folded-across": lambda channels, size: _folded(channels, size).across,
+    "gsa-folded-within": lambda channels, size: _folded(channels, size).within,
     "gsa-folded-projections": _folded_projections,
 }
-"""Every shape-preserving layer by its short name. ``window`` and ``grid`` use gsa's patch: each is one of its stages
-alone. ``none`` and ``conv`` and the ``-projections`` are controls."""
+"""Every shape-preserving layer by its short name, in the order of the chapters. ``window`` and ``grid`` use gsa's
+patch: each is one of its stages alone. ``window`` is also the local half of ``twins``, and ``twins-gsa`` the other.
+``none`` and ``conv`` and the ``-projections`` are controls."""
 
 
 def build_mechanism(name: str, channels: int, size: Size) -> nn.Module:
@@ -94,21 +99,44 @@ def build_mechanism(name: str, channels: int, size: Size) -> nn.Module:
 
 
 __all__ = [
+    "CBAM",
     "GLOBAL",
     "MECHANISMS",
+    "AttentionStem",
+    "ChannelGate",
+    "CrossAttention",
+    "DecoupledCrossAttention",
+    "DeformableConvolution",
+    "DepthwiseSeparableConvolution",
     "FoldedGlobalSparseAttention",
     "GlobalSparseAttention",
+    "GlobalSubsampledAttention",
+    "HashedAttention",
+    "LargeKernelAttention",
+    "LocallyGroupedAttention",
+    "NonLocal",
     "Partition",
+    "PositionEncodingGenerator",
     "ProjectedValues",
+    "SelectiveKernel",
     "SelfAttention",
+    "SpatialGate",
+    "SpatialTransformer",
     "SqueezeExcitation",
+    "StandAloneSelfAttention",
+    "TemporalAttention",
     "attend",
+    "bilinear_sample",
     "build_mechanism",
     "cheapest_folded_patch",
     "cheapest_patch",
+    "deform_by_sampling",
     "folded_channels",
+    "frozen_weights",
     "grid",
+    "guidance_mask",
     "patches",
     "record_weights",
+    "unfold_convolution",
     "window",
 ]

@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gsa.layers.attention import SelfAttention, attend
+from gsa.layers.attention import SelfAttention, attend, held
 from gsa.layers.partition import divisors
 
 
@@ -31,7 +31,7 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         squeezed = x.mean((2, 3), keepdim=True)
-        return self.fc2(self.fc1(squeezed).relu()).sigmoid() * x
+        return held(self.fc2(self.fc1(squeezed).relu()).sigmoid()) * x
 
 
 class ChannelGate(nn.Module):
@@ -54,7 +54,7 @@ class ChannelGate(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         average, largest = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
-        return self.fc2(self.fc1(average).relu() + self.fc1(largest).relu()).sigmoid() * x
+        return held(self.fc2(self.fc1(average).relu() + self.fc1(largest).relu()).sigmoid()) * x
 
 
 class SpatialGate(nn.Module):
@@ -78,7 +78,7 @@ class SpatialGate(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
-        return self.conv(pooled).sigmoid() * x
+        return held(self.conv(pooled).sigmoid()) * x
 
 
 class CBAM(nn.Module):
@@ -191,7 +191,7 @@ class LargeKernelAttention(nn.Module):
         self.conv1 = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
-        return self.conv1(self.conv_spatial(self.conv0(x))) * x
+        return held(self.conv1(self.conv_spatial(self.conv0(x)))) * x
 
 
 class _InterlacedConvolution(nn.Conv2d):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from gsa.models.resnet import BasicBlock, MixingBlock, ResNet
+from gsa.models.twins import Twins, twins_pcpvt, twins_svt
 
 MODELS: dict[str, partial[ResNet]] = {
     **{f"resnet{6 * n + 2}": partial(ResNet, blocks=(n, n, n), width=16, stages=(2, 3)) for n in (1, 2, 3, 5, 7, 9)},
@@ -55,9 +56,12 @@ __all__ = [
     "BasicBlock",
     "MixingBlock",
     "ResNet",
+    "Twins",
     "build_model",
     "matched_width",
     "resnet8",
     "resnet18",
     "resnet20",
+    "twins_pcpvt",
+    "twins_svt",
 ]
