@@ -153,14 +153,15 @@ def latency(module: nn.Module, x: Float[Tensor, "batch channels height width"]) 
 def table(mechanisms: Mapping[str, Callable[[int, Size], nn.Module]], channels: int = 16) -> pd.DataFrame:
     """Every probe on every mechanism, a row each: on maps of 32×32 pixels, the two adaptivities on 8×8.
 
-    Latency is a multiple of the mechanism "conv", measured beside each other.
+    Parameters that start at zero are drawn anew, as a layer that starts as the identity would show nothing. Latency is
+    a multiple of that of the mechanism "conv", measured beside it.
     """
     generator = torch.Generator().manual_seed(0)
     x, *small = (torch.randn(1, channels, side, side, generator=generator) for side in (32, 8, 8))
     batch, rows = x.expand(8, -1, -1, -1).contiguous(), {}
     for name, build in mechanisms.items():
         torch.manual_seed(0)
-        layer, small_layer = build(channels, (32, 32)), build(channels, (8, 8))
+        layer, small_layer = (_awake(build(channels, (side, side))) for side in (32, 8))
         rows[name] = {
             "reach": reach(layer, x),
             "translation error": translation_error(layer, x),
@@ -170,10 +171,17 @@ def table(mechanisms: Mapping[str, Callable[[int, Size], nn.Module]], channels: 
             "cost exponent": cost_exponent(partial(build, channels), channels),
             "MACs per pixel": count_macs(layer, x.shape) / 32**2,
             "parameters": count_parameters(layer),
-            "kept bytes per pixel": kept_bytes(layer, x) / 32**2,
+            "kept bytes per pixel": kept_bytes(layer, batch) / len(batch) / 32**2,
             "latency / conv": latency(layer, batch) / latency(mechanisms["conv"](channels, (32, 32)), batch),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("mechanism")
+
+
+def _awake(layer: nn.Module) -> nn.Module:
+    for parameter in layer.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
+    return layer
 
 
 def _relative(y: Tensor, expected: Tensor) -> float:

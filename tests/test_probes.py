@@ -113,3 +113,10 @@ def test_kept_bytes_are_the_maps_that_the_backward_pass_reads():
 def test_latency_is_seconds():
     values = ProjectedValues(CHANNELS, partition=GLOBAL)
     assert 0 < probes.latency(values, image()) < 10
+
+
+def test_the_table_has_every_probe_and_wakes_layers_that_start_as_the_identity():
+    table = probes.table({name: MECHANISMS[name] for name in ("conv", "sk", "non-local")}, CHANNELS)
+    assert table.reach["non-local"] == 1 and table["spatial adaptivity"]["non-local"] > 1e-3
+    assert table["channel adaptivity"]["sk"] > 1e-3
+    assert table.notna().all(axis=None)
