@@ -80,6 +80,7 @@ def test_without_freezing_the_jacobian_of_attention_is_another_matrix():
         ("lka", True, True),
         ("self", True, False),
         ("sasa", True, False),
+        ("hashed", True, False),
         ("window", True, False),
         ("gsa", True, False),
         ("gsa-folded-across", True, True),

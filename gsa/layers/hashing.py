@@ -5,7 +5,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gsa.layers.attention import attend, check_heads
+from gsa.layers.attention import attend, check_heads, held
 from gsa.layers.partition import GLOBAL, divisors
 
 SORTED, BUCKETS = "rounds b h (buckets m) d", "(rounds b h buckets) 1 m d"
@@ -66,7 +66,7 @@ class HashedAttention(nn.Module):
         by_query, by_key = self.orders(q.detach(), k.detach())
         ordered = (arrange(t[None], order) for t, order in ((q, by_query), (k, by_key), (v, by_key)))
         q, k, v = (rearrange(t, f"{SORTED} -> {BUCKETS}", m=self.bucket) for t in ordered)
-        results = attend(q, k, v, scale=1.0), (q @ k.mT).logsumexp(-1, keepdim=True)
+        results = attend(q, k, v, scale=1.0), held((q @ k.mT).logsumexp(-1, keepdim=True))
         lengths = {"rounds": len(by_query), "b": len(x), "h": self.heads}
         ordered = (rearrange(t, f"{BUCKETS} -> {SORTED}", **lengths) for t in results)
         mixed, logsumexp = (arrange(t, by_query.argsort()) for t in ordered)

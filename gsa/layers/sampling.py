@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 from torchvision.ops import deform_conv2d
 
+from gsa.layers.attention import held
 from gsa.layers.convolution import check_kernel_size
 
 
@@ -65,7 +66,7 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         height, width = x.shape[-2:]
-        return F.grid_sample(x, affine_grid(self.theta(x), height, width), align_corners=False)
+        return F.grid_sample(x, affine_grid(held(self.theta(x)), height, width), align_corners=False)
 
     def theta(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 2 3"]:
         """The transformation of each image, [I, 0] when nothing is to change."""
@@ -121,7 +122,7 @@ class DeformableConvolution(nn.Module):
         self, x: Float[Tensor, "batch channels height width"]
     ) -> tuple[Float[Tensor, "batch offsets height width"], Float[Tensor, "batch taps height width"] | None]:
         """Δp as (y, x) of every tap in turn, in pixels, and m, None unless modulated."""
-        computed = self.conv_offset(x).to(self.conv.weight)
+        computed = held(self.conv_offset(x)).to(self.conv.weight)
         offset = computed[:, : 2 * self.taps]
         return offset, computed[:, 2 * self.taps :].sigmoid() if self.modulated else None
 
