@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 
 from gsa.layers import MECHANISMS, build_mechanism
-from gsa.models import MODELS, MixingBlock, ResNet, build_model, matched_width, resnet8, resnet18, resnet20
+from gsa.models import MODELS, BasicCNN, MixingBlock, ResNet, build_model, matched_width, resnet8, resnet18, resnet20
 from gsa.models.normalization import SynchronizedBatchNorm2d, synchronize_batch_norm
 from gsa.probes import count_macs, count_parameters
 
@@ -181,3 +181,13 @@ def test_synchronised_normalisation_is_that_of_pytorch(one_process, training):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
     for name, tensor in plain.state_dict().items():
         torch.testing.assert_close(synchronised[0].state_dict()[name], tensor)
+
+
+def test_the_basic_network_has_the_parameters_that_its_source_lists():
+    network = BasicCNN()
+    counts = [sum(p.numel() for p in layer.parameters()) for layer in (network.conv1, network.conv2, network.fc)]
+    assert counts == [260, 1820, 5010] and count_parameters(network) == 7090
+    assert network(torch.randn(2, 1, 28, 28)).shape == (2, 10)
+    assert BasicCNN(4, in_channels=3, size=12)(torch.randn(2, 3, 12, 12)).shape == (2, 4)
+    with pytest.raises(ValueError, match="11×11 pixels leave nothing"):
+        BasicCNN(size=11)

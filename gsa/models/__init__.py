@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from gsa.models.basic_cnn import BasicCNN
 from gsa.models.resnet import BasicBlock, MixingBlock, ResNet
 from gsa.models.twins import Twins, twins_pcpvt, twins_svt
 
@@ -54,6 +55,7 @@ def matched_width(
 __all__ = [
     "MODELS",
     "BasicBlock",
+    "BasicCNN",
     "MixingBlock",
     "ResNet",
     "Twins",
