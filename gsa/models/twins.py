@@ -97,7 +97,8 @@ class Twins(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:
         self.patches.check(*x.shape[-2:])
-        for embed, (first, *others), encode in zip(self.patch_embeds, self.blocks, self.pos_block):
+        for embed, blocks, encode in zip(self.patch_embeds, self.blocks, self.pos_block):
+            first, *others = blocks.children()
             x = encode(first(embed(x)))
             for block in others:
                 x = block(x)
