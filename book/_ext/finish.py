@@ -1,5 +1,6 @@
-"""What the theme leaves to us: the book's typeface, served by the site itself, and a role for references."""
+"""What the theme leaves to us: the typeface, a role for references, docstrings in parts."""
 
+import re
 from pathlib import Path
 
 import font_source_serif_pro
@@ -19,7 +20,16 @@ def list_references(app: Sphinx, page: str, template: str, context: dict, doctre
     context["body"] = context.get("body", "").replace('role="doc-biblioentry"', 'role="listitem"')
 
 
+def separate_parts(app: Sphinx, what: str, name: str, documented: object, options: object, lines: list[str]) -> None:
+    """Starts a paragraph for each part of a docstring, and links papers."""
+    text = re.sub(r"(?<=[.)])\s+(?=(Shapes?:|Cost\b|Errors:|Paper:|Differs from\b))", "\n\n", "\n".join(lines))
+    text = re.sub(r"arXiv:(\d{4}\.\d{5})", r"`arXiv:\1 <https://arxiv.org/abs/\1>`__", text)
+    lines[:] = re.sub(r"^(Shapes?|Cost|Errors|Paper|Differs)\b", r"**\1**", text, flags=re.MULTILINE).split("\n")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.setup_extension("sphinx.ext.autodoc")
     app.connect("config-inited", serve_fonts)
     app.connect("html-page-context", list_references)
+    app.connect("autodoc-process-docstring", separate_parts)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
