@@ -1,6 +1,7 @@
 """Hosts are the networks they are called after, and carry a mechanism after the stages that were chosen, or nothing."""
 
 from collections.abc import Iterator, Sequence
+from math import ceil
 
 import pytest
 import torch
@@ -8,8 +9,21 @@ import torch.distributed as dist
 import torchvision
 from torch import nn
 
-from gsa.layers import MECHANISMS, build_mechanism
-from gsa.models import MODELS, BasicCNN, MixingBlock, ResNet, build_model, matched_width, resnet8, resnet18, resnet20
+from gsa import checkpoint
+from gsa.layers import MECHANISMS, AttentionStem, StandAloneSelfAttention, build_mechanism
+from gsa.models import (
+    MODELS,
+    RESNETS,
+    BasicCNN,
+    MixingBlock,
+    ResNet,
+    StandAloneBlock,
+    build_model,
+    matched_width,
+    resnet8,
+    resnet18,
+    resnet20,
+)
 from gsa.models.normalization import SynchronizedBatchNorm2d, synchronize_batch_norm
 from gsa.probes import count_macs, count_parameters
 
@@ -31,7 +45,7 @@ def convolutions(blocks: Sequence[int], width: int, size: int = 32, colours: int
             channels_in = channels
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", RESNETS)
 def test_cost_is_that_of_the_convolutions(name):
     blocks, width = (MODELS[name].keywords[key] for key in ("blocks", "width"))
     features = width * 2 ** (len(blocks) - 1)
@@ -149,6 +163,118 @@ def test_a_matched_width_is_the_nearest_of_all(what, mechanism, width):
     nearest = min(range(own, 2 * own), key=lambda width: abs(of(width) - target))
     assert matched_width("resnet8", width, mechanism, (1, 3), cost, size=16) == nearest
     assert (nearest > own) == (mechanism != "none")
+
+
+# The stand-alone network
+
+STAND_ALONE = [name for name in MODELS if name not in RESNETS]
+
+
+def test_every_residual_network_has_a_stand_alone_form_with_and_without_the_stem():
+    assert [f"sasa-{name}" for name in RESNETS] + [f"sasa-{name}-stem" for name in RESNETS] == STAND_ALONE
+
+
+@pytest.mark.parametrize("name", STAND_ALONE)
+def test_the_stand_alone_network_has_no_spatial_convolution_but_perhaps_the_stem(name):
+    with torch.device("meta"):
+        model = build_model(name)
+    spatial = [at for at, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
+    assert spatial == ([] if name.endswith("-stem") else ["stem.0"])
+    modules = list(model.modules())
+    host = RESNETS[name.removeprefix("sasa-").removesuffix("-stem")]
+    assert sum(isinstance(m, StandAloneSelfAttention) for m in modules) == 2 * sum(host.keywords["blocks"])
+    assert sum(isinstance(m, AttentionStem) for m in modules) == name.endswith("-stem")
+
+
+@pytest.mark.parametrize("name", ["sasa-resnet8", "sasa-resnet20", "sasa-resnet20-stem", "sasa-resnet18-stem"])
+def test_the_stand_alone_network_costs_what_its_blocks_say(name):
+    blocks, width = (MODELS[name].keywords[key] for key in ("blocks", "width"))
+    stem = name.endswith("-stem")
+    with torch.device("meta"):
+        model, head = build_model(name), nn.Linear(width * 2 ** (len(blocks) - 1), 10)
+        start = AttentionStem(width) if stem else nn.Conv2d(3, width, 3, padding=1, bias=False)
+    parameters = count_parameters(start) + (0 if stem else 2 * width) + count_parameters(head)
+    macs = count_macs(start, (1, 3, 32, 32)) + head.weight.numel()
+    before, side = width, 32 // 4 if stem else 32
+    for stage, depth in enumerate(blocks):
+        channels = width * 2**stage
+        for block in range(depth):
+            changes = stage > 0 and block == 0
+            parameters += 3 * (before**2 + channels**2) + 7 * (before + channels) // 4 + 4 * channels
+            parameters += changes * (2 * before * channels + 2 * channels)
+            macs += of_attention(before, side)
+            side //= 2 if changes else 1
+            macs += of_attention(channels, side) + changes * 2 * before * channels * side**2
+            before = channels
+    assert count_parameters(model) == parameters
+    assert count_macs(model, (1, 3, 32, 32)) == macs
+
+
+def of_attention(channels: int, side: int) -> int:
+    with torch.device("meta"):
+        return count_macs(StandAloneSelfAttention(channels), (1, channels, side, side))
+
+
+@pytest.mark.parametrize(("before", "channels", "stride"), [(8, 8, 1), (8, 16, 2), (8, 8, 2), (8, 16, 1)])
+@pytest.mark.parametrize("size", [(6, 8), (7, 5)])
+def test_a_stand_alone_block_is_its_equation(before, channels, stride, size):
+    block = StandAloneBlock(before, channels, stride, heads=2, kernel_size=3).eval()
+    for norm in (m for m in block.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    x = torch.randn(2, before, *size)
+    y = block.attention1(x)
+    rows, columns = (ceil(side / stride) for side in size)
+    y = torch.stack([y[..., i * stride : (i + 1) * stride, :].mean(-2) for i in range(rows)], -2)
+    y = torch.stack([y[..., j * stride : (j + 1) * stride].mean(-1) for j in range(columns)], -1)
+    if channels != before:
+        y = torch.einsum("oc, bcij -> boij", block.change[1].weight[..., 0, 0], y)
+    short = x if (before, stride) == (channels, 1) else block.shortcut(x)
+    expected = (short + block.bn2(block.attention2(block.bn1(y).relu()))).relu()
+    torch.testing.assert_close(block(x), expected)
+    assert expected.shape == (2, channels, rows, columns)
+
+
+@pytest.mark.parametrize("size", [32, 24])
+@pytest.mark.parametrize("name", ["sasa-resnet8", "sasa-resnet8-stem"])
+def test_the_stand_alone_network_carries_a_mechanism_on_the_map_of_its_stage(name, size):
+    model = build_model(name, width=8, mechanism="gsa", stages=(1, 2), classes=7, in_channels=1, size=size)
+    side = size // 4 if name.endswith("-stem") else size
+    built = [m.mechanism for m in model.body if isinstance(m, MixingBlock)]
+    sides = [(channels, side // halved) for channels, halved in ((8, 1), (16, 2))]
+    assert [str(m) for m in built] == [str(build_mechanism("gsa", c, (s, s))) for c, s in sides]
+    assert model(torch.randn(2, 1, size, size)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["sasa-resnet8", "sasa-resnet8-stem"])
+def test_every_parameter_of_a_stand_alone_network_learns(name):
+    model = build_model(name, width=8, size=16)
+    model(torch.randn(4, 3, 16, 16)).square().sum().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize("name", ["sasa-resnet8", "sasa-resnet8-stem"])
+def test_a_checkpoint_brings_a_stand_alone_network_back(tmp_path, name):
+    model, other = (build_model(name, width=8, size=16) for _ in range(2))
+    x = torch.randn(2, 3, 16, 16)
+    model(x)
+    assert not torch.equal(model.eval()(x), other.eval()(x))
+    checkpoint.save(tmp_path / "network.safetensors", model, [], {"epoch": 1})
+    checkpoint.load_tensors(tmp_path / "network.safetensors", other, [])
+    assert torch.equal(model(x), other(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("sasa-resnet8", {"width": 17}, r"4 heads do not divide 17 channels"),
+        ("sasa-resnet8", {"width": 12}, r"12 channels are 3 wide: odd; heads of even width: \[1, 2, 3, 6\]"),
+        ("sasa-resnet8-stem", {"size": 30}, r"window\(4\): a 30×30 map .*multiples of 4"),
+    ],
+)
+def test_a_stand_alone_network_that_does_not_fit_is_refused(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(name, **options)(torch.randn(2, 3, 30, 30))
 
 
 # Batch normalisation over processes; that two of them agree with one is a test of training

@@ -8,17 +8,27 @@ from torch import nn
 
 from gsa.models.basic_cnn import BasicCNN
 from gsa.models.resnet import BasicBlock, MixingBlock, ResNet
+from gsa.models.standalone import StandAloneBlock
 from gsa.models.twins import Twins, twins_pcpvt, twins_svt
 
-MODELS: dict[str, partial[ResNet]] = {
+RESNETS: dict[str, partial[ResNet]] = {
     **{f"resnet{6 * n + 2}": partial(ResNet, blocks=(n, n, n), width=16, stages=(2, 3)) for n in (1, 2, 3, 5, 7, 9)},
     "resnet10": partial(ResNet, blocks=(1, 1, 1, 1), width=64, stages=(2, 3)),
     "resnet18": partial(ResNet, blocks=(2, 2, 2, 2), width=64, stages=(2, 3)),
     "resnet34": partial(ResNet, blocks=(3, 4, 6, 3), width=64, stages=(2, 3)),
 }
-"""Constructors by name: the CIFAR ResNets of depth 6n + 2 (arXiv:1512.03385, section 4.2; shortcuts with 1×1
-convolutions) and ResNet-10, -18 and -34 with a 3×3 stem. All take what :class:`ResNet` takes; by default a mechanism
-goes after stages 2 and 3."""
+"""Convolutional hosts: the CIFAR ResNets of depth 6n + 2 (arXiv:1512.03385, section 4.2; shortcuts with 1×1
+convolutions) and ResNet-10, -18 and -34 with a 3×3 stem."""
+
+MODELS: dict[str, partial[ResNet]] = {
+    **RESNETS,
+    **{f"sasa-{name}": partial(net, block=StandAloneBlock) for name, net in RESNETS.items()},
+    **{f"sasa-{name}-stem": partial(net, block=StandAloneBlock, stem_window=4) for name, net in RESNETS.items()},
+}
+"""Constructors by name: :data:`RESNETS`; those with stand-alone attention in the place of every 3×3 convolution but the
+stem, as ``sasa-resnet20``; and those with an attention stem too, as ``sasa-resnet20-stem``, which leaves the first
+stage a quarter of the side of the image. All take what :class:`ResNet` takes; by default a mechanism goes after stages
+2 and 3."""
 
 resnet8, resnet20, resnet18 = MODELS["resnet8"], MODELS["resnet20"], MODELS["resnet18"]
 
@@ -54,10 +64,12 @@ def matched_width(
 
 __all__ = [
     "MODELS",
+    "RESNETS",
     "BasicBlock",
     "BasicCNN",
     "MixingBlock",
     "ResNet",
+    "StandAloneBlock",
     "Twins",
     "build_model",
     "matched_width",

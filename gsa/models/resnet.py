@@ -1,12 +1,12 @@
 """Residual networks for small images, with any mechanism of the registry after any of their stages."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gsa.layers import build_mechanism
+from gsa.layers import AttentionStem, build_mechanism
 
 
 class BasicBlock(nn.Module):
@@ -45,10 +45,12 @@ class ResNet(nn.Module):
     """A 3×3 stem, stages of basic blocks that halve the map and double the channels, average pooling, a linear layer.
 
     ``blocks`` counts the blocks of each stage, ``width`` is the channels of the first. After each of ``stages``
-    (counted from 1) comes one :class:`MixingBlock` with ``mechanism``; ``"none"`` adds nothing at all.
+    (counted from 1) comes one :class:`MixingBlock` with ``mechanism``; ``"none"`` adds nothing at all. ``block`` builds
+    the blocks from (channels in, channels, stride). A ``stem_window`` above 0 puts an AttentionStem of such windows in
+    the place of the 3×3 stem, and the first stage gets a map as many times smaller.
     Shape: (batch, in_channels, size, size) in, (batch, classes) out.
-    Errors: ValueError for an unknown mechanism, a stage that the network does not have, or a mechanism that does not
-    fit the map of its stage.
+    Errors: ValueError for an unknown mechanism, a stage that the network does not have, a mechanism that does not
+    fit the map of its stage, or a stem that does not tile the image.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class ResNet(nn.Module):
         *,
         mechanism: str = "none",
         stages: Sequence[int] = (),
+        block: Callable[[int, int, int], nn.Module] = BasicBlock,
+        stem_window: int = 0,
         classes: int = 10,
         in_channels: int = 3,
         size: int = 32,
@@ -66,14 +70,17 @@ class ResNet(nn.Module):
         unknown = set(stages) - set(range(1, len(blocks) + 1))
         if unknown:
             raise ValueError(f"stages {sorted(unknown)} do not exist; this network has stages 1…{len(blocks)}")
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-        )
+        if stem_window:
+            stem = [AttentionStem(width, in_channels=in_channels, window=stem_window)]
+            size //= stem_window
+        else:
+            stem = [nn.Conv2d(in_channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)]
+        self.stem = nn.Sequential(*stem, nn.ReLU(inplace=True))
         layers, channels_in = [], width
         for stage, depth in enumerate(blocks, start=1):
             channels, side = width * 2 ** (stage - 1), -(-size // 2 ** (stage - 1))
-            for block in range(depth):
-                layers.append(BasicBlock(channels_in, channels, stride=2 if stage > 1 and block == 0 else 1))
+            for number in range(depth):
+                layers.append(block(channels_in, channels, 2 if stage > 1 and number == 0 else 1))
                 channels_in = channels
             if mechanism != "none" and stage in stages:
                 layers.append(MixingBlock(build_mechanism(mechanism, channels, (side, side)), channels))
