@@ -275,7 +275,7 @@ def test_heads_that_do_not_divide_are_refused_with_those_that_do(heads):
 def test_maps_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"window\(3\): a 4×6 map .*multiples of 3"):
         SelfAttention(8, partition=window(3))(torch.zeros(1, 8, 4, 6))
-    with pytest.raises(ValueError, match=r"global makes tokens 4 wide of a \(1, 4, 2, 2\) map, .* 8 wide"):
+    with pytest.raises(ValueError, match=r"global makes tokens 4 wide of a 2×2 map of 4 channels, .* 8 wide"):
         SelfAttention(8)(torch.zeros(1, 4, 2, 2))
     with pytest.raises(ValueError, match=r"patches\(2\) makes tokens 16 wide"):
         SelfAttention(8, partition=patches(2))(torch.zeros(1, 4, 2, 2))

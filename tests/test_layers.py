@@ -2,6 +2,7 @@
 
 import shutil
 
+import onnxruntime
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -100,6 +101,15 @@ def test_it_compiles_whole(name, unchecked):
 def test_it_exports(name, unchecked):
     layer, x = tiny(name)
     torch.testing.assert_close(torch.export.export(layer, (x,)).module()(x), layer(x))
+
+
+@pytest.mark.parametrize("name", [name for name in MECHANISMS if name != "hashed"])  # ONNX has no stable sort
+def test_onnx_runtime_agrees(name, unchecked):
+    layer, x = (part.float() for part in tiny(name))
+    program = torch.onnx.export(layer, (x,), dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(y), layer(x), atol=1e-4, rtol=1e-4)
 
 
 def test_its_gradients_compile(unchecked):

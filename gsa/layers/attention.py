@@ -93,19 +93,10 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
-        tokens = self.partition.split(x)
-        self.check_width(tokens.shape[-1], x.shape)
-        parts = self.qkv(tokens).chunk(3, dim=-1)
+        parts = self.qkv(self.partition.split(x, self.channels)).chunk(3, dim=-1)
         q, k, v = (rearrange(part, "group n (h d) -> group h n d", h=self.heads) for part in parts)
         mixed = self.proj(rearrange(attend(q, k, v), "group h n d -> group n (h d)"))
         return self.partition.merge(mixed, x.shape[-2:])
-
-    def check_width(self, width: int, shape: tuple[int, ...]) -> None:
-        if width != self.channels:
-            raise ValueError(
-                f"partition {self.partition.name} makes tokens {width} wide of a {tuple(shape)} map, "
-                f"but this layer was built for tokens {self.channels} wide"
-            )
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}, heads={self.heads}, partition={self.partition.name}"

@@ -22,4 +22,4 @@ class ProjectedValues(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
-        return self.partition.merge(self.proj(self.v(self.partition.split(x))), x.shape[-2:])
+        return self.partition.merge(self.proj(self.v(self.partition.split(x, self.v.in_features))), x.shape[-2:])

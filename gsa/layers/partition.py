@@ -22,10 +22,22 @@ class Partition:
     tokens: str
     lengths: tuple[tuple[str, int], ...] = ()
 
-    def split(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "groups tokens width_of_token"]:
-        """The map as groups of tokens. ValueError if the map's sides are not multiples of the partition's step."""
+    def split(
+        self, x: Float[Tensor, "batch channels height width"], width: int | None = None
+    ) -> Float[Tensor, "groups tokens width_of_token"]:
+        """The map as groups of tokens, each ``width`` wide.
+
+        Errors: ValueError if the map's sides are not multiples of the partition's step, or the tokens of another width
+        than the one asked for.
+        """
         self.check(*x.shape[-2:])
-        return rearrange(x, f"b c {self.map} -> {self.tokens}", **dict(self.lengths))
+        tokens = rearrange(x, f"b c {self.map} -> {self.tokens}", **dict(self.lengths))
+        if width not in (None, tokens.shape[-1]):
+            raise ValueError(
+                f"{self.name} makes tokens {tokens.shape[-1]} wide of a {x.shape[-2]}×{x.shape[-1]} map of "
+                f"{x.shape[1]} channels, but this layer was built for tokens {width} wide"
+            )
+        return tokens
 
     def merge(
         self, tokens: Float[Tensor, "groups tokens width_of_token"], size: tuple[int, int]
