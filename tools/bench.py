@@ -1,7 +1,8 @@
 """make bench: the speed of every layer as a ratio to a 3×3 convolution in the same run, and its peak memory.
 
-Writes results/speed.json and _build/speed.png. Times are of one forward and backward pass on one CPU thread; every
-round runs all layers of a size once, and a ratio is the median over rounds, so that a busy machine disturbs all alike.
+Beside each layer stands what another library offers for the same. Writes results/speed.json and _build/speed.png.
+Times are of one forward and backward pass on one CPU thread; every round runs all layers of a size once, and a ratio is
+the median over rounds, so that a busy machine disturbs all alike.
 """
 
 import json
@@ -13,6 +14,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,10 +24,14 @@ from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
 from gsa import figures, ledger
-from gsa.layers import MECHANISMS, FoldedGlobalSparseAttention, GlobalSparseAttention, SelfAttention, cheapest_patch
+from gsa.layers import MECHANISMS, GlobalSparseAttention, cheapest_patch
 from gsa.probes import count_macs
+from tools.equivalents import equivalents
 
 CHANNELS, SIZES, ROUNDS = 64, (16, 32, 64, 128), 9
+COMPARED = (32, 64)
+"""Sizes at which every mechanism is measured, and its equivalents; the others show how time grows."""
+
 PIXELS = 8 * 64 * 64
 """Pixels of a batch, so that all sizes cost a convolution the same; no batch is larger than 8."""
 
@@ -37,40 +43,20 @@ HEAP = 2**31
 """Bytes that are touched once before anything is timed, for the same reason."""
 
 
-class FoldedThroughMultiheadAttention(nn.Module):
-    """What ``gsa-folded`` computes, through ``nn.MultiheadAttention`` as its source did, weights not returned."""
-
-    def __init__(self, channels: int, heads: int, size: int, patch: int) -> None:
-        super().__init__()
-        self.patch = patch
-        self.across = nn.MultiheadAttention((size // patch) ** 2, heads, batch_first=True)
-        self.within = nn.MultiheadAttention(channels * patch**2, heads, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        folded = nn.functional.pixel_unshuffle(x, self.patch)
-        rows = folded.flatten(2)
-        columns = self.across(rows, rows, rows, need_weights=False)[0].mT
-        mixed = self.within(columns, columns, columns, need_weights=False)[0].mT
-        return nn.functional.pixel_shuffle(mixed.unflatten(2, folded.shape[2:]), self.patch)
-
-
 def layers(size: int) -> dict[str, Callable[[], nn.Module]]:
     """What is measured on maps of ``size`` × ``size``; four heads, the layers' default, where nothing else is said."""
-    patch = cheapest_patch(size, size)
-    cases: dict[str, Callable[[], nn.Module]] = {
-        "conv": lambda: MECHANISMS["conv"](CHANNELS, (size, size)),
-        "gsa": lambda: GlobalSparseAttention(CHANNELS, patch=patch),
-        "gsa, 2 heads": lambda: GlobalSparseAttention(CHANNELS, 2, patch=patch),
-        "gsa, 1 head": lambda: GlobalSparseAttention(CHANNELS, 1, patch=patch),
-    }
-    if size <= 64:
-        cases["self"] = lambda: SelfAttention(CHANNELS)
-    if size == 32:
-        cases |= {
-            "gsa-folded": lambda: FoldedGlobalSparseAttention(CHANNELS, size=(size, size), patch=2),
-            "gsa-folded-mha": lambda: FoldedThroughMultiheadAttention(CHANNELS, 4, size, 2),
-        }
-    return cases
+    names = [name for name in MECHANISMS if name != "none"] if size in COMPARED else ["conv", "gsa", "self"]
+    cases: dict[str, Callable[[], nn.Module]] = {n: partial(MECHANISMS[n], CHANNELS, (size, size)) for n in names}
+    for heads, words in ((2, "2 heads"), (1, "1 head")):
+        cases[f"gsa, {words}"] = partial(GlobalSparseAttention, CHANNELS, heads, patch=cheapest_patch(size, size))
+    return cases | others(size)
+
+
+def others(size: int) -> dict[str, Callable[[], nn.Module]]:
+    """The equivalents of other libraries, as "mechanism, library"."""
+    if size not in COMPARED:
+        return {}
+    return {f"{name}, {library}": build for name, (library, build) in equivalents(CHANNELS, size).items()}
 
 
 def images(size: int) -> Tensor:
@@ -166,7 +152,7 @@ def main() -> None:
     machine = {"torch": torch.__version__, "machine": f"{platform.machine()}, 1 thread"}
     RESULTS.write_text(json.dumps({"measured_on": machine, "channels": CHANNELS, "rows": rows}, indent=1) + "\n")
     plot()
-    line = "{size:>4}²  {layer:<15} {ratio:6.2f} × conv {milliseconds:8.1f} ms {peak_megabytes:7.1f} MB"
+    line = "{size:>4}²  {layer:<34} {ratio:6.2f} × conv {milliseconds:8.1f} ms {peak_megabytes:7.1f} MB"
     print(*(line.format(**row) for row in rows), sep="\n")
     for layer in ("gsa", "self"):
         print(f"{layer}: time grows with N^{exponent(rows, layer, 'milliseconds'):.2f}")
