@@ -25,16 +25,19 @@ MODELS: dict[str, partial[ResNet]] = {
     **{f"sasa-{name}": partial(net, block=StandAloneBlock) for name, net in RESNETS.items()},
     **{f"sasa-{name}-stem": partial(net, block=StandAloneBlock, stem_window=4) for name, net in RESNETS.items()},
 }
-"""Constructors by name: :data:`RESNETS`; those with stand-alone attention in the place of every 3×3 convolution but the
-stem, as ``sasa-resnet20``; and those with an attention stem too, as ``sasa-resnet20-stem``, which leaves the first
-stage a quarter of the side of the image. All take what :class:`ResNet` takes; by default a mechanism goes after stages
-2 and 3."""
+"""Constructors by name: :data:`~gsa.models.RESNETS`; those with stand-alone attention in the place of every 3×3
+convolution but the stem, as ``sasa-resnet20``; and those with an attention stem too, as ``sasa-resnet20-stem``, which
+leaves the first stage a quarter of the side of the image. All take what :class:`~gsa.models.resnet.ResNet` takes; by
+default a mechanism goes after stages 2 and 3."""
 
 resnet8, resnet20, resnet18 = MODELS["resnet8"], MODELS["resnet20"], MODELS["resnet18"]
 
 
 def build_model(name: str, width: int | None = None, **options) -> ResNet:
-    """The network ``name`` with the options of :class:`ResNet`; ``width`` None is its own. ValueError if unknown."""
+    """The network ``name`` with the options of :class:`~gsa.models.resnet.ResNet`; ``width`` None is its own.
+
+    Errors: ValueError if there is none of that name.
+    """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; there are {', '.join(MODELS)}")
     return MODELS[name](**options) if width is None else MODELS[name](width=width, **options)
