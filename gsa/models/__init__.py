@@ -8,6 +8,7 @@ from torch import nn
 
 from gsa.models.basic_cnn import BasicCNN
 from gsa.models.resnet import BasicBlock, MixingBlock, ResNet
+from gsa.models.source import SourceResNet
 from gsa.models.standalone import StandAloneBlock
 from gsa.models.twins import Twins, twins_pcpvt, twins_svt
 
@@ -20,20 +21,22 @@ RESNETS: dict[str, partial[ResNet]] = {
 """Convolutional hosts: the CIFAR ResNets of depth 6n + 2 (arXiv:1512.03385, section 4.2; shortcuts with 1×1
 convolutions) and ResNet-10, -18 and -34 with a 3×3 stem."""
 
-MODELS: dict[str, partial[ResNet]] = {
+MODELS: dict[str, partial[ResNet] | partial[SourceResNet]] = {
     **RESNETS,
     **{f"sasa-{name}": partial(net, block=StandAloneBlock) for name, net in RESNETS.items()},
     **{f"sasa-{name}-stem": partial(net, block=StandAloneBlock, stem_window=4) for name, net in RESNETS.items()},
+    "source": partial(SourceResNet, width=64),
 }
 """Constructors by name: :data:`~gsa.models.RESNETS`; those with stand-alone attention in the place of every 3×3
 convolution but the stem, as ``sasa-resnet20``; and those with an attention stem too, as ``sasa-resnet20-stem``, which
 leaves the first stage a quarter of the side of the image. All take what :class:`~gsa.models.resnet.ResNet` takes; by
-default a mechanism goes after stages 2 and 3."""
+default a mechanism goes after stages 2 and 3. ``source`` is the network whose 90 % the book is about, and stands by
+itself: see :class:`~gsa.models.source.SourceResNet`."""
 
 resnet8, resnet20, resnet18 = MODELS["resnet8"], MODELS["resnet20"], MODELS["resnet18"]
 
 
-def build_model(name: str, width: int | None = None, **options) -> ResNet:
+def build_model(name: str, width: int | None = None, **options) -> ResNet | SourceResNet:
     """The network ``name`` with the options of :class:`~gsa.models.resnet.ResNet`; ``width`` None is its own.
 
     Errors: ValueError if there is none of that name.
@@ -72,6 +75,7 @@ __all__ = [
     "BasicCNN",
     "MixingBlock",
     "ResNet",
+    "SourceResNet",
     "StandAloneBlock",
     "Twins",
     "build_model",

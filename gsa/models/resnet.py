@@ -30,11 +30,12 @@ class BasicBlock(nn.Module):
 
 
 class MixingBlock(nn.Module):
-    """A residual branch around a mechanism, the same for all of them: y = x + mechanism(BN(x))."""
+    """A residual branch around a mechanism, the same for all of them: y = x + mechanism(BN(x)), or without ``channels``
+    y = x + mechanism(x)."""
 
-    def __init__(self, mechanism: nn.Module, channels: int) -> None:
+    def __init__(self, mechanism: nn.Module, channels: int | None = None) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm = nn.BatchNorm2d(channels) if channels else nn.Identity()
         self.mechanism = mechanism
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
