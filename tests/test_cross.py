@@ -1,13 +1,16 @@
-"""Cross-attention is that of PyTorch; decoupled, it is a sum of two; words that are not there are never heard."""
+"""Cross-attention is that of PyTorch, decoupled a sum of two; words find figures, and pixels where they have gone."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from gsa import data
 from gsa.layers import SelfAttention, record_weights
 from gsa.layers.cross import CrossAttention, DecoupledCrossAttention
+from gsa.models.pointing import Finder, centres, estimate_flow, positions
 from gsa.probes import count_macs, count_parameters
 
 sizes = st.integers(1, 4)
@@ -411,3 +414,116 @@ def test_a_second_context_that_does_not_fit_is_refused(unchecked):
 
 def shaped(tensor: Tensor) -> str:
     return str(tuple(tensor.shape)).replace("(", r"\(").replace(")", r"\)")
+
+
+# From words to pixels: a network that finds what a sentence names
+
+
+def fitted(finder: Finder) -> Finder:
+    """The network after a few seconds on images of which it learns the centre of what is meant, and no more."""
+    images, sentences, masks = data.described(2000, seed=0)
+    x, where = images / 127.5 - 1, centres(masks.float())
+    optimizer = torch.optim.Adam(finder.parameters(), 5e-3)
+    batches = [some for _ in range(4) for some in torch.randperm(len(x)).split(32)]
+    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, len(batches))
+    for some in batches:
+        optimizer.zero_grad()
+        ((finder(x[some], sentences[some]) - where[some]) / 16).square().sum(1).mean().backward()
+        optimizer.step()
+        falling.step()
+    return finder
+
+
+@pytest.fixture(scope="module")
+def finder() -> Finder:
+    torch.manual_seed(0)
+    return fitted(Finder(len(data.WORDS)))
+
+
+@pytest.fixture(scope="module")
+def held_out() -> data.Described:
+    return data.described(400, seed=1)
+
+
+def mass(finder: Finder, images: Tensor, sentences: Tensor, masks: Tensor) -> Tensor:
+    """How much of each sentence's attention lies on the figure meant."""
+    with torch.no_grad(), record_weights() as weights:
+        finder(images / 127.5 - 1, sentences)
+    return (weights[0].view(-1, 16, 16) * F.max_pool2d(masks.float(), 2)).sum((1, 2))
+
+
+def test_the_map_of_a_sentence_lies_on_the_figure_it_names(finder, held_out):
+    on_figure = mass(finder, *held_out)
+    assert on_figure.mean() > 0.85 and (on_figure > 0.5).float().mean() > 0.9
+    images, sentences, masks = held_out
+    said = finder(images / 127.5 - 1, sentences)
+    assert (said - centres(masks.float())).norm(dim=1).median() < 2
+
+
+def test_with_other_words_it_looks_elsewhere(finder, held_out):
+    images, sentences, masks = held_out
+    assert mass(finder, images, sentences[torch.randperm(400)], masks).mean() < 0.6
+    other_meanings = torch.cat([torch.zeros(1).long(), torch.randperm(len(data.WORDS) - 1) + 1])
+    assert mass(finder, images, other_meanings[sentences], masks).mean() < 0.7
+    assert mass(finder, images, torch.zeros_like(sentences), masks).mean() < 0.6
+
+
+def test_a_sentence_looks_where_all_of_its_words_look(finder, held_out):
+    def logarithms(sentences: Tensor) -> Tensor:
+        with torch.no_grad(), record_weights() as weights:
+            finder(held_out.images / 127.5 - 1, sentences)
+        return weights[0][:, 0, 0].double().log()
+
+    words = sum(logarithms(word[:, None]) for word in held_out.sentences.T)
+    torch.testing.assert_close(words.softmax(-1).float(), logarithms(held_out.sentences).exp().float())
+    backwards = logarithms(held_out.sentences.flip(1))
+    torch.testing.assert_close(backwards, logarithms(held_out.sentences), rtol=1e-4, atol=1e-3)
+
+
+# From pixels to pixels: the flow between two images
+
+
+def endpoint_error(found: Tensor, flow: Tensor) -> float:
+    """Mean distance in pixels, of those whose end is in the image, and two pixels from its border."""
+    ends = positions(32, 32).T.view(2, 32, 32) + flow
+    seen = ((ends >= 2) & (ends <= 29)).all(1)
+    return (found - flow).norm(dim=1)[seen].mean().item()
+
+
+def test_matching_finds_the_flow_of_pairs_it_was_not_set_on():
+    first, second, flow = data.moved(60, seed=1)
+    first, second = first / 255, second / 255
+    assert endpoint_error(estimate_flow(first, second), flow) < 0.5
+    assert endpoint_error(torch.zeros_like(flow), flow) > 1.5
+    assert endpoint_error(estimate_flow(second, first), flow) > 3, "queries and keys the wrong way round"
+    assert endpoint_error(estimate_flow(second, first), -flow) < 0.6
+    assert endpoint_error(estimate_flow(first, second, patch=1), flow) > 5, "a pixel's colour is no address"
+
+
+def test_what_has_not_moved_has_no_flow_and_what_is_shifted_has_the_shift():
+    first, _, _ = data.moved(4, seed=2)
+    first = first / 255
+    inside = (..., slice(6, -6), slice(6, -6))
+    assert estimate_flow(first, first, scale=1000.0)[inside].abs().max() < 1e-3
+    found = estimate_flow(first, first.roll((2, -3), (2, 3)), scale=1000.0)[inside]
+    assert_close(found, torch.tensor([2.0, -3.0])[:, None, None].expand_as(found))
+
+
+def test_flow_is_the_loop_over_pairs_of_patches():
+    first, second = torch.rand(2, 1, 3, 5, 4)
+    found = estimate_flow(first, second, patch=3, scale=20.0)
+
+    def token(x: Tensor, row: int, column: int) -> Tensor:
+        patch = F.pad(x, (1, 1, 1, 1), mode="replicate")[0, :, row : row + 3, column : column + 3].flatten()
+        return (patch - patch.mean()) / (patch - patch.mean()).norm()
+
+    for row, column in torch.cartesian_prod(torch.arange(5), torch.arange(4)).tolist():
+        end, total = torch.zeros(2), 0.0
+        for i, j in torch.cartesian_prod(torch.arange(5), torch.arange(4)).tolist():
+            weight = (20 * token(first, row, column) @ token(second, i, j)).exp()
+            end, total = end + weight * torch.tensor([i, j]), total + weight
+        assert_close(found[0, :, row, column], end / total - torch.tensor([row, column]))
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import nn
 from torchvision import datasets
 
 from gsa import data
 from gsa.data import DataError, drawn, load, published
-from gsa.layers import build_mechanism
+from gsa.layers import bilinear_sample, build_mechanism
 from gsa.models import ResNet
 
 
@@ -446,3 +447,76 @@ def test_a_local_network_stays_at_chance_on_same(same):
     with torch.no_grad():
         loss = F.cross_entropy(network(same.x_test / 127.5 - 1), same.y_test)
     assert loss > 0.68, "a coin has ln 2 = 0.693; accuracy may stray where the network is sure of nothing"
+
+
+@pytest.fixture(scope="module")
+def described():
+    return data.described(600, seed=0)
+
+
+def figures_in(image, background_below=0.3):
+    """The connected figures of an image, each as a mask: (figures, height, width)."""
+    bright = image.float().amax(0) / 255 > background_below + 0.1
+    labels, count = ndimage.label(bright.numpy())
+    sizes = ndimage.sum_labels(bright.numpy(), labels, range(1, count + 1))
+    return torch.stack([torch.from_numpy(labels == i + 1) for i in range(count) if sizes[i] >= 10])
+
+
+def test_described_images_repeat_and_differ_by_seed(described):
+    again, other = data.described(600, seed=0), data.described(600, seed=1)
+    assert all(torch.equal(one, same) for one, same in zip(described, again))
+    assert not torch.equal(described.images, other.images)
+
+
+def test_a_sentence_names_one_of_two_or_three_figures(described):
+    lengths = []
+    for image, sentence, mask in zip(*described):
+        figures = figures_in(image)
+        said = [data.WORDS[word] for word in sentence if word]
+        both = said[1] in drawn.COLOURS and said[2:] != ["one"]
+        overlaps = (figures & mask).sum((1, 2)) / figures.sum((1, 2))
+        assert said[0] == "the" and len(figures) == (3 if both else 2)
+        assert (overlaps > 0.5).sum() == 1 and (overlaps < 0.1).sum() == len(figures) - 1
+        lengths.append(both)
+    assert 0.25 < np.mean(lengths) < 0.42
+
+
+def colour_of(image, mask):
+    tones = torch.tensor(list(drawn.COLOURS.values()))
+    return list(drawn.COLOURS)[(image[:, mask].float().mean(1) / 255 - tones).norm(dim=1).argmin()]
+
+
+def test_the_figure_meant_has_the_colour_that_is_said_and_only_one_other_has_it_too(described):
+    for image, sentence, mask in zip(*described):
+        said = {data.WORDS[word] for word in sentence} & set(drawn.COLOURS)
+        others = [figure for figure in figures_in(image) if not figure[mask].any()]
+        if said:
+            assert {colour_of(image, mask)} == said
+            same = [colour_of(image, figure) in said for figure in others]
+            assert sum(same) == len(others) - 1, "without the colour, another figure would do"
+
+
+def test_the_figure_meant_has_the_form_that_is_said(described):
+    _, sentences, masks = described
+    filled = masks.sum((1, 2)) / masks.any(1).sum(1) / masks.any(2).sum(1)
+    disc, square, triangle, cross = (
+        filled[(sentences == data.WORDS.index(form)).any(1)].mean() for form in drawn.FORMS
+    )
+    assert min(disc, square) > 0.7 > max(triangle, cross)
+
+
+def test_a_texture_moves_as_its_flow_says():
+    first, second, flow = data.moved(20, seed=0)
+    assert all(torch.equal(one, same) for one, same in zip((first, second, flow), data.moved(20, seed=0)))
+    assert flow.abs().amax() < 3 + 0.05 * 32 and flow.norm(dim=1).mean() > 1.5
+    row, column = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    points = torch.stack([row, column], -1) + flow.movedim(1, -1)
+    inside = ((points >= 0) & (points <= 31)).all(-1)
+
+    def error(points):
+        return (bilinear_sample(second.float(), points) - first.float()).abs().mean(1)[inside].mean()
+
+    still = points - flow.movedim(1, -1)
+    assert error(points) < 15 < error(still) / 1.5
+    assert error(points) < error(still - flow.movedim(1, -1)) / 2, "backwards"
+    assert error(points) < error(still + flow.flip(1).movedim(1, -1)) / 1.5, "columns before rows"

@@ -3,22 +3,38 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 from platformdirs import user_cache_path
 from torch import Tensor
 
 from gsa.data import drawn, published
 from gsa.data.published import DataError
 
-__all__ = ["BUDGETS", "NAMES", "DataError", "Dataset", "budget", "data_dir", "fetch", "load"]
+__all__ = [
+    "BUDGETS",
+    "NAMES",
+    "WORDS",
+    "DataError",
+    "Dataset",
+    "Described",
+    "Moved",
+    "budget",
+    "data_dir",
+    "described",
+    "fetch",
+    "load",
+    "moved",
+]
 
 BUDGETS = ("smoke", "demo", "full")
 PUBLISHED = {"cifar10": (published.CIFAR10, published.cifar10), "mnist": (published.MNIST, published.mnist)}
 DRAWN = {"shapes": (tuple(drawn.FIGURES), drawn.draw_shapes), "same": (("different", "same"), drawn.draw_same)}
 NAMES = (*PUBLISHED, *DRAWN)
+WORDS = drawn.WORDS
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,22 @@ class Dataset:
     y_train: Int64[Tensor, " train"]
     x_test: UInt8[Tensor, "test channels height width"]
     y_test: Int64[Tensor, " test"]
+
+
+class Described(NamedTuple):
+    """Images of two or three figures, for each three indices into WORDS that name one of them, and where it is."""
+
+    images: UInt8[Tensor, "count 3 height width"]
+    sentences: Int64[Tensor, "count 3"]
+    masks: Bool[Tensor, "count height width"]
+
+
+class Moved(NamedTuple):
+    """Textures before and after they moved: what pixel p of the first shows is at p + flow(p), (row, column)."""
+
+    first: UInt8[Tensor, "count 3 height width"]
+    second: UInt8[Tensor, "count 3 height width"]
+    flow: Float32[Tensor, "count 2 height width"]
 
 
 def budget() -> str:
@@ -64,6 +96,18 @@ def load(name: str, budget: str = "full") -> Dataset:
     return _dataset(name, f"{description.name}: {provenance}", description.classes, arrays)
 
 
+def described(count: int, seed: int) -> Described:
+    """Coloured figures, and sentences of which every word is needed to tell which one is meant."""
+    images, sentences, masks = drawn.draw_described(np.random.default_rng(seed), count)
+    return Described(_channels_first(images), torch.from_numpy(sentences), torch.from_numpy(masks))
+
+
+def moved(count: int, seed: int) -> Moved:
+    """Pairs of images of one texture that has moved by up to three pixels, turned and stretched a little."""
+    first, second, flow = drawn.draw_moved(np.random.default_rng(seed), count)
+    return Moved(_channels_first(first), _channels_first(second), torch.from_numpy(flow))
+
+
 def fetch(name: str) -> Path:
     """Fetch published images unless they are there, verify them, and return the directory they are in."""
     if name not in PUBLISHED:
@@ -87,7 +131,11 @@ def _draw(name: str) -> Dataset:
 def _dataset(name: str, source: str, classes: tuple[str, ...], arrays: dict[str, np.ndarray]) -> Dataset:
     tensors = {}
     for split in ("train", "test"):
-        tensors[f"x_{split}"] = torch.from_numpy(arrays[f"x_{split}"]).permute(0, 3, 1, 2).contiguous()
+        tensors[f"x_{split}"] = _channels_first(arrays[f"x_{split}"])
         tensors[f"y_{split}"] = torch.from_numpy(arrays[f"y_{split}"]).long()
     counted = f"{source}; {len(arrays['y_train']):,} + {len(arrays['y_test']):,} images"
     return Dataset(name, counted, classes, **tensors)
+
+
+def _channels_first(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()

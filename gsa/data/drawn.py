@@ -1,4 +1,4 @@
-"""Images that numpy draws from a seed: "shapes", ten kinds of figures, and "same", two glyphs far apart."""
+"""Images that numpy draws from a seed: figures to classify, to compare and to find by a sentence; moving textures."""
 
 from collections.abc import Callable
 
@@ -148,6 +148,61 @@ def draw_same(rng: np.random.Generator, labels: np.ndarray, *, apart: float = 21
         cover = _cover(FIGURES["bar"], centre, direction * np.pi / 4, np.full(count, 3.0))
         _paint(canvas, cover, 0.6 + 0.4 * rng.random((count, 3), np.float32))
     return _finish(rng, canvas)
+
+
+COLOURS = {"red": (0.85, 0.2, 0.2), "green": (0.2, 0.75, 0.25), "blue": (0.25, 0.35, 0.95), "yellow": (0.9, 0.85, 0.2)}
+FORMS = ("disc", "square", "triangle", "cross")
+WORDS = ("", "the", "one", *COLOURS, *FORMS)
+
+
+def draw_described(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two or three coloured figures, a sentence that names one, and where that one is.
+
+    Images are uint8 (N, 32, 32, 3), sentences three indices into WORDS, masks (N, 32, 32). A third of the sentences
+    name a colour and a form, and two more figures have one of them each; to the others the colour or the form is
+    enough, and the second figure differs in nothing else. So every word is needed. The figures lie in different
+    quarters of the image.
+    """
+    colour, form = rng.integers(4, size=(2, count))
+    other_colour, other_form = ((kind + rng.integers(1, 4, count)) % 4 for kind in (colour, form))
+    named = rng.integers(3, size=count)  # 0: by both, 1: by its colour, 2: by its form
+    quarters = rng.permuted(np.tile(np.arange(4), (count, 1)), axis=1)
+    canvas = np.empty((count, SIZE, SIZE, 3), np.float32)
+    canvas[:] = 0.25 * rng.random((count, 1, 1, 3), np.float32)
+    tones, outlines = np.array(list(COLOURS.values()), np.float32), [FIGURES[name] for name in FORMS]
+    covers = []
+    for quarter, tone, kind, absent in zip(
+        quarters.T, (colour, colour, other_colour), (form, other_form, form), (named < 0, named == 1, named == 2)
+    ):
+        centre = 16 * np.stack([quarter % 2, quarter // 2], axis=1) + rng.uniform(6, 10, (count, 2))
+        pose = centre, rng.uniform(-0.3, 0.3, count), rng.uniform(4, 5, count)
+        covers.append(_cover_each(outlines, kind, *pose) * ~absent[:, None, None])
+        _paint(canvas, covers[-1], tones[tone] + rng.uniform(-0.1, 0.1, (count, 3)).astype(np.float32))
+    the, one = WORDS.index("the"), WORDS.index("one")
+    first = np.where(named == 2, WORDS.index(FORMS[0]) + form, WORDS.index("red") + colour)
+    second = np.choose(named, [WORDS.index(FORMS[0]) + form, one, 0])
+    return _finish(rng, canvas), np.stack([np.full(count, the), first, second], axis=1), covers[0] > 0.5
+
+
+def draw_moved(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A texture before and after it has moved, and how far each of its points went.
+
+    Images are uint8 (N, 32, 32, 3); flows (N, 2, 32, 32), rows before columns: what pixel p of the first image shows
+    is at p + flow(p) in the second. A shift of up to three pixels either way and a little turning, stretching and
+    shearing; the texture is a sum of waves, known at every point, so that nothing is interpolated.
+    """
+    place = np.stack(np.meshgrid(*2 * [np.arange(SIZE) - (SIZE - 1) / 2], indexing="ij"))
+    shift, bend = rng.uniform(-3, 3, (count, 2, 1, 1)), rng.uniform(-0.05, 0.05, (count, 2, 2))
+    flow = (shift + np.einsum("nij,jhw->nihw", bend, place)).astype(np.float32)
+    angle, period = rng.uniform(0, 2 * np.pi, (count, 24)), rng.uniform(5, 16, (count, 24))
+    wave = 2 * np.pi / period * np.stack([np.cos(angle), np.sin(angle)])
+    phase, colour = rng.uniform(0, 2 * np.pi, (count, 24, 1, 1)), rng.normal(0, 0.06, (count, 24, 3))
+
+    def texture(points: np.ndarray) -> np.ndarray:
+        waves = np.cos(np.einsum("ink,nihw->nkhw", wave, points) + phase)
+        return (0.5 + np.einsum("nkhw,nkc->nhwc", waves, colour)).astype(np.float32)
+
+    return _finish(rng, texture(place + flow)), _finish(rng, texture(np.broadcast_to(place, flow.shape))), flow
 
 
 def dataset(draw: Draw, classes: int, train: int = 5_000, test: int = 1_000) -> dict[str, np.ndarray]:
