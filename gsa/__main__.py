@@ -1,4 +1,4 @@
-"""The command line: python -m gsa data | train | sweep | probe | results."""
+"""The command line: python -m gsa data | train | sweep | study | probe | results."""
 
 import argparse
 import sys
@@ -16,6 +16,7 @@ from gsa.layers import MECHANISMS
 from gsa.ledger import Ledger
 from gsa.models import MODELS
 from gsa.probes import table
+from gsa.studies import STUDIES, progress
 from gsa.training import Config, TrainingError, arm_options, train
 
 
@@ -54,10 +55,19 @@ def parser() -> argparse.ArgumentParser:
     add_config_options(several, without=("mechanism", "match", "seed"))
     several.set_defaults(run=run_sweep)
 
+    study = subparsers.add_parser("study", help="train what a study of the book lacks, learning rates first")
+    study.add_argument("name", choices=STUDIES)
+    study.add_argument("--arms", nargs="+", help="default: all of the study")
+    study.add_argument("--seeds", nargs="+", type=int, help="default: all of the study")
+    study.add_argument("--rate", type=float, help="train only the run of the grid with this rate")
+    study.add_argument("--jobs", type=int, default=1, help="runs side by side on the device; default: 1")
+    add_directories(study)
+    study.set_defaults(run=run_study)
+
     probe = subparsers.add_parser("probe", help="measure what every mechanism does and costs")
     probe.set_defaults(run=run_probe)
 
-    results = subparsers.add_parser("results", help="print the table of every study")
+    results = subparsers.add_parser("results", help="print the table of every study, and what is planned")
     results.add_argument("--results", type=Path, help="default: the runs that came with the book")
     results.add_argument("--study", help="this study only")
     results.set_defaults(run=run_results)
@@ -77,6 +87,10 @@ def add_config_options(command: argparse.ArgumentParser, without: tuple[str, ...
             choices=choices.get(item.name) or literals or None,
             help=f"default: {item.default}",
         )
+    add_directories(command)
+
+
+def add_directories(command: argparse.ArgumentParser) -> None:
     for directory in ("results", "checkpoints"):
         command.add_argument(f"--{directory}", type=Path, default=Path(directory), help=f"default: {directory}")
 
@@ -102,6 +116,20 @@ def run_sweep(arguments: argparse.Namespace) -> None:
     sweep.run(configs, arguments.results, arguments.checkpoints, arguments.jobs)
 
 
+def run_study(arguments: argparse.Namespace) -> None:
+    study, ledger = STUDIES[arguments.name], Ledger(arguments.results)
+    arms, places = arguments.arms or study.arms, (arguments.results, arguments.checkpoints, arguments.jobs)
+    grids = [study.grid(arm) for arm in arms]
+    if arguments.rate is not None:
+        if arguments.rate not in study.rates:
+            raise ValueError(f"study {study.name} has no rate {arguments.rate:g}; it has {[*study.rates]}")
+        sweep.run([grid[arguments.rate] for grid in grids], *places)
+        return
+    sweep.run([config for grid in grids for config in grid.values()], *places)
+    seeds = study.seeds if arguments.seeds is None else arguments.seeds
+    sweep.run([study.config(arm, seed, study.rate(arm, ledger)) for arm in arms for seed in seeds], *places)
+
+
 def run_probe(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     print(table(MECHANISMS).reset_index().to_string(index=False, float_format="{:.3g}".format))
@@ -111,6 +139,8 @@ def run_results(arguments: argparse.Namespace) -> None:
     ledger = Ledger(arguments.results) if arguments.results else Ledger()
     studies = [arguments.study] if arguments.study else ledger.studies()
     print("\n\n".join(ledger.text(study) for study in studies) or f"no finished runs in {ledger.path}")
+    if not arguments.study:
+        print(f"\nfinished runs of those planned\n\n{progress(ledger).to_string()}")
 
 
 if __name__ == "__main__":
