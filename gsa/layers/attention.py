@@ -126,7 +126,7 @@ class NonLocal(nn.Module):
         nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
-        q, k, v = (rearrange(part(x), "b c h w -> b 1 (h w) c") for part in (self.t, self.p, self.g))
+        q, k, v = (rearrange(part(x), "b c h w -> b 1 (h w) c").contiguous() for part in (self.t, self.p, self.g))
         mixed = GLOBAL.merge(attend(q, k, v, scale=1.0).squeeze(1), x.shape[-2:])
         return x + self.norm(self.z(mixed))
 
