@@ -12,7 +12,8 @@ class StandAloneBlock(nn.Module):
 
     A₁ works at the resolution and with the C′ channels that come in. Where the convolution had a ``stride``, P averages
     over squares of that side, and where the C ``channels`` that go out differ, a 1×1 convolution follows; otherwise P
-    is the identity. At odd sides the last squares are smaller. The shortcut is that of :class:`~gsa.models.resnet.BasicBlock`.
+    is the identity. At odd sides the last squares are smaller. The shortcut is that of
+    :class:`~gsa.models.resnet.BasicBlock`.
 
     Shape: (batch, channels_in, height, width) in, (batch, channels, ⌈height/stride⌉, ⌈width/stride⌉) out.
     Cost: that of StandAloneSelfAttention with C′ channels on the map that comes in and with C on the map that goes out,
