@@ -214,6 +214,8 @@ class Chapter:
                 return self.refer(label, text.replace("%s", self.labels[label].name.removeprefix("Figure ")))
             case "term":
                 return f"*{text or label}*"
+            case "py:mod":
+                return f"`{label}`"
             case unknown:
                 raise KeyError(f"role {unknown}")
 
