@@ -368,6 +368,6 @@ def test_curves_have_one_row_an_epoch(ledger):
 def test_the_published_speed_has_every_layer_beside_a_convolution_of_its_size():
     table = speed()
     convolutions = table[table.layer == "conv"]
-    assert set(table.layer) >= {"conv", "gsa", "self", "gsa-folded", "gsa-folded-mha"}
+    assert set(table.layer) >= {"conv", "gsa", "self", "gsa-folded", "gsa-folded, PyTorch"}
     assert (convolutions.ratio == 1).all() and set(convolutions["size"]) == set(table["size"])
     assert (table[["milliseconds", "peak_megabytes", "macs"]] > 0).all(axis=None)
