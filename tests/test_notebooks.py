@@ -11,7 +11,7 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
-CARD = ("{admonition} In this chapter", "You will be able to", "You need", "Time")
+CARD = ("{admonition} In this chapter", "You will be able to", "You need", "Time", "In the package")
 ENDING = ["What breaks", "Exercises", "Summary", "References"]
 KEPT = {"keep_output", "nbval-check-output"}
 CONFIDENCE = re.compile(r"95\W{0,4}%\W{1,2}(confidence|interval|t-interval)")

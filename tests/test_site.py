@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from functools import cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from posixpath import join
 from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from sphinx.util.inventory import InventoryFile
 
+from gsa import layers
 from tools.repository import Repository
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +38,14 @@ class Quiet(SimpleHTTPRequestHandler):
     """Serves files and says nothing."""
 
     def log_message(self, *_) -> None: ...
+
+
+def test_the_reference_describes_every_public_layer():
+    with (SITE / "objects.inv").open("rb") as inventory:
+        described = {
+            name.rpartition(".")[2] for kind in InventoryFile.load(inventory, "", join).values() for name in kind
+        }
+    assert sorted(set(layers.__all__) - described) == []
 
 
 @pytest.fixture(scope="module")
