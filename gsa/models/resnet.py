@@ -18,15 +18,18 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.shortcut = nn.Identity()
-        if stride != 1 or channels_in != channels:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
-            )
+        self.shortcut = shortcut(channels_in, channels, stride)
 
     def forward(self, x: Float[Tensor, "batch channels_in height width"]) -> Float[Tensor, "batch channels h w"]:
         y = F.relu(self.bn1(self.conv1(x)))
         return F.relu(self.shortcut(x) + self.bn2(self.conv2(y)))
+
+
+def shortcut(channels_in: int, channels: int, stride: int) -> nn.Module:
+    """The identity, or where the shape changes a 1×1 convolution and its norm."""
+    if stride == 1 and channels_in == channels:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
 
 
 class MixingBlock(nn.Module):

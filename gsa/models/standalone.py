@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gsa.layers import StandAloneSelfAttention
+from gsa.models.resnet import shortcut
 
 
 class StandAloneBlock(nn.Module):
@@ -35,11 +36,7 @@ class StandAloneBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.attention2 = StandAloneSelfAttention(channels, heads, kernel_size=kernel_size)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.shortcut = nn.Identity()
-        if stride != 1 or channels_in != channels:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
-            )
+        self.shortcut = shortcut(channels_in, channels, stride)
 
     def forward(self, x: Float[Tensor, "batch channels_in height width"]) -> Float[Tensor, "batch channels h w"]:
         y = F.relu(self.bn1(self.change(self.attention1(x))))
