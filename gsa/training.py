@@ -23,11 +23,15 @@ from tqdm.auto import tqdm
 
 from gsa import checkpoint
 from gsa.data import Dataset, load
-from gsa.layers import MECHANISMS
+from gsa.layers import MECHANISMS, AttentionStem, StandAloneSelfAttention
 from gsa.models import MODELS, MixingBlock, build_model, matched_width
 from gsa.models.normalization import synchronize_batch_norm
 from gsa.pipeline import Images, Normalizer, batches, split
 from gsa.probes import count_macs, count_parameters
+
+
+BY_ADAMW = (MixingBlock, StandAloneSelfAttention, AttentionStem)
+"""What AdamW trains: mechanisms, and attention that is part of a host. SGD trains all else."""
 
 
 class TrainingError(RuntimeError):
@@ -41,8 +45,8 @@ class Config:
     ``match`` makes a control of the host without the mechanism, widened until it costs what the host with the
     mechanism costs in "parameters" or "macs". ``images`` is how many training images to use, 0 for all, and
     ``holdout`` the share of the training set kept back for choices. Convolutional parameters are trained by SGD with
-    Nesterov momentum at ``lr``, the mechanism's by AdamW at ``mechanism_lr``; both rates rise linearly over the first
-    ``warmup`` of all steps and fall linearly to zero. ``sam_radius`` > 0 turns on sharpness-aware minimisation
+    Nesterov momentum at ``lr``, those of the mechanism, and of the attention of a host without convolutions, by
+    AdamW at ``mechanism_lr``; both rates rise linearly over the first ``warmup`` of all steps and fall linearly to zero. ``sam_radius`` > 0 turns on sharpness-aware minimisation
     (arXiv:2010.01412). ``precision`` "auto" is bf16 or fp16 where the GPU has it, else fp32.
     """
 
@@ -339,11 +343,13 @@ def build(config: Config, dataset: Dataset) -> nn.Module:
 
 
 def make_optimizers(model: nn.Module, config: Config) -> list[torch.optim.Optimizer]:
-    """SGD with Nesterov momentum for the host, AdamW for the mechanism; no decay on biases and norms.
+    """SGD with Nesterov momentum for the host, AdamW for the mechanism and for a host's own attention; no decay on
+    biases and norms.
 
     SGD stands first: under fp16 accelerate revises the loss scale after each step, which Adam's does not depend on.
     """
-    inside = {id(p) for m in model.modules() if isinstance(m, MixingBlock) for p in m.mechanism.parameters()}
+    layers = [m.mechanism if isinstance(m, MixingBlock) else m for m in model.modules() if isinstance(m, BY_ADAMW)]
+    inside = {id(p) for layer in layers for p in layer.parameters()}
     host = [p for p in model.parameters() if id(p) not in inside]
     mechanism = [p for p in model.parameters() if id(p) in inside]
     sgd = torch.optim.SGD(

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 import gsa.training
 from gsa.checkpoint import load_state
 from gsa.data import Dataset
-from gsa.models import MixingBlock
+from gsa.layers import AttentionStem, StandAloneSelfAttention
+from gsa.models import MixingBlock, build_model
 from gsa.pipeline import Images, Normalizer, split
 from gsa.probes import count_macs, count_parameters
 from gsa.training import Config, Loop, Record, Run, TrainingError, schedule, to_json, train
@@ -238,6 +239,14 @@ def test_every_parameter_has_one_rate_and_only_matrices_decay():
 def test_a_host_alone_has_sgd_alone():
     model = gsa.training.build(replace(CONFIG, mechanism="none"), tinted())
     assert [type(o) for o in gsa.training.make_optimizers(model, CONFIG)] == [torch.optim.SGD]
+
+
+def test_the_attention_of_a_stand_alone_host_is_trained_by_adamw():
+    model = build_model("sasa-resnet8-stem", width=8)
+    _, adamw = gsa.training.make_optimizers(model, CONFIG)
+    trained = {p for group in adamw.param_groups for p in group["params"]}
+    attention = (StandAloneSelfAttention, AttentionStem)
+    assert trained == {p for m in model.modules() if isinstance(m, attention) for p in m.parameters()}
 
 
 @pytest.mark.parametrize("radius", [0.0, 0.3])
