@@ -29,7 +29,6 @@ from gsa.models.normalization import synchronize_batch_norm
 from gsa.pipeline import Images, Normalizer, batches, split
 from gsa.probes import count_macs, count_parameters
 
-
 BY_ADAMW = (MixingBlock, StandAloneSelfAttention, AttentionStem)
 """What AdamW trains: mechanisms, and attention that is part of a host. SGD trains all else."""
 
@@ -45,9 +44,10 @@ class Config:
     ``match`` makes a control of the host without the mechanism, widened until it costs what the host with the
     mechanism costs in "parameters" or "macs". ``images`` is how many training images to use, 0 for all, and
     ``holdout`` the share of the training set kept back for choices. Convolutional parameters are trained by SGD with
-    Nesterov momentum at ``lr``, those of the mechanism, and of the attention of a host without convolutions, by
-    AdamW at ``mechanism_lr``; both rates rise linearly over the first ``warmup`` of all steps and fall linearly to zero. ``sam_radius`` > 0 turns on sharpness-aware minimisation
-    (arXiv:2010.01412). ``precision`` "auto" is bf16 or fp16 where the GPU has it, else fp32.
+    Nesterov momentum at ``lr``, those of the mechanism, and of attention that is part of the host, by AdamW at
+    ``mechanism_lr``; both rates rise linearly over the first ``warmup`` of all steps and fall linearly to zero.
+    ``sam_radius`` > 0 turns on sharpness-aware minimisation (arXiv:2010.01412). ``precision`` "auto" is bf16 or fp16
+    where the GPU has it, else fp32.
     """
 
     model: str = "resnet20"
