@@ -462,3 +462,16 @@ def test_the_token_that_all_attend_to_is_the_one_that_guidance_blurs():
 def test_guidance_needs_self_attention():
     with pytest.raises(ValueError, match="2 queries attend to 5 keys: that is no self-attention"):
         guidance_mask(torch.full((1, 1, 2, 5), 0.2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_query_that_may_meet_nobody_gets_zeros_recorded_or_not(dtype):
+    q, k, v = (torch.randn(1, 2, 3, 4, dtype=dtype, requires_grad=True) for _ in range(3))
+    mask = torch.tensor([[True, False, True], [False, False, False], [True, True, True]])
+    fused = attend(q, k, v, bias=mask)
+    with record_weights() as weights:
+        explicit = attend(q, k, v, bias=mask)
+    torch.testing.assert_close(explicit, fused)
+    assert (fused[..., 1, :] == 0).all() and (weights[0][..., 1, :] == 0).all()
+    for gradient in torch.autograd.grad(explicit.square().sum(), (q, k, v)):
+        assert gradient.isfinite().all()

@@ -56,18 +56,20 @@ def attend(
 
     .. math:: y_i = \sum_j \operatorname{softmax}_j(s\, q_i^\top k_j + b_{ij})\, v_j
 
-    ``bias`` is added to the logits (or, if boolean, says which pairs may meet) and broadcasts to (batch, heads,
-    queries, keys); ``scale`` is s, by default 1/√width. Costs queries · keys · (width + width_of_value)
-    multiply-accumulates per head and no parameters. Inside :func:`record_weights` the softmax is computed explicitly
-    and kept; elsewhere PyTorch's fused kernel never stores it.
+    ``bias`` is added to the logits (or, if boolean, says which pairs may meet: a query that may meet none gets zeros).
+    It has two dimensions or more and broadcasts to (batch, heads, queries, keys). ``scale`` is s, by default 1/√width.
+    Costs queries · keys · (width + width_of_value) multiply-accumulates per head and no parameters. Inside
+    :func:`record_weights` the softmax is computed explicitly and kept; elsewhere PyTorch's fused kernel never stores
+    it.
     """
     q, k = held(q), held(k)
     if _recorded is None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
     logits = q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
-    if bias is not None:
-        logits = logits.masked_fill(~bias, float("-inf")) if bias.dtype.is_floating_point is False else logits + bias
-    weights = logits.softmax(-1)
+    if bias is None or bias.is_floating_point():
+        weights = (logits if bias is None else logits + bias).softmax(-1)
+    else:
+        weights = logits.masked_fill(~bias, float("-inf")).softmax(-1).masked_fill(~bias, 0)
     _recorded.append(weights)
     return weights @ v
 
