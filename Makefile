@@ -28,11 +28,12 @@ $(READY): requirements.txt pyproject.toml
 	@touch $@
 
 book: $(READY) ## Build the site, executing every notebook on the embedded data
-	GSA_BUDGET=smoke $(BIN)/jupyter-book build . --all -n -W --keep-going
+	GSA_BUDGET=smoke OMP_NUM_THREADS=1 $(BIN)/jupyter-book build . --all -n -W --keep-going
 	@echo "The book: $(CURDIR)/$(SITE)"
 
 test: lint book browser ## Check everything: style, book, package, every notebook, every page in a browser
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env book tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env \
+		tests/test_site.py book tests
 
 browser: $(READY)
 	@command -v chromium >/dev/null || $(BIN)/playwright install chromium 2>/dev/null || \

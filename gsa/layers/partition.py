@@ -72,6 +72,7 @@ def divisors(n: int) -> list[int]:
 MAP = "(rows i) (columns j)"
 
 GLOBAL = Partition("global", "rows columns", "b (rows columns) c")
+"""One group: every pixel is a token, and all of them meet."""
 
 
 def window(side: int, *, dilation: int = 1) -> Partition:
