@@ -1,23 +1,25 @@
-"""The command line: python -m gsa data | train | sweep | study | probe | results."""
+"""The command line: python -m gsa data | train | sweep | study | speedrun | probe | results."""
 
 import argparse
 import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from accelerate import PartialState
 from pydantic import TypeAdapter, ValidationError
 
-from gsa import sweep
+from gsa import speedrun, sweep
 from gsa.data import PUBLISHED, DataError, fetch
 from gsa.layers import MECHANISMS
 from gsa.ledger import Ledger
 from gsa.models import MODELS
 from gsa.probes import table
+from gsa.speedrun import Speedrun
 from gsa.studies import STUDIES, progress
 from gsa.training import Config, TrainingError, arm_options, train
+from gsa.weights import pack
 
 
 def main() -> None:
@@ -46,6 +48,8 @@ def parser() -> argparse.ArgumentParser:
 
     one = subparsers.add_parser("train", help="train one network and keep its record")
     add_config_options(one)
+    add_directories(one)
+    one.add_argument("--weights", action="store_true", help="keep the trained weights too, rounded to half precision")
     one.set_defaults(run=run_train)
 
     several = subparsers.add_parser("sweep", help="train every arm with every seed that the ledger lacks")
@@ -53,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     several.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
     several.add_argument("--jobs", type=int, default=1, help="runs side by side on the device; default: 1")
     add_config_options(several, without=("mechanism", "match", "seed"))
+    add_directories(several)
     several.set_defaults(run=run_sweep)
 
     study = subparsers.add_parser("study", help="train what a study of the book lacks, learning rates first")
@@ -64,6 +69,13 @@ def parser() -> argparse.ArgumentParser:
     add_directories(study)
     study.set_defaults(run=run_study)
 
+    race = subparsers.add_parser("speedrun", help="train a small network fast, with and without a mechanism")
+    race.add_argument("--mechanisms", nargs="+", choices=MECHANISMS, default=["none", "gsa"], help="default: none gsa")
+    race.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
+    add_config_options(race, Speedrun, without=("mechanism", "seed"))
+    race.add_argument("--results", type=Path, default=Path("results"), help="default: results")
+    race.set_defaults(run=run_speedrun)
+
     probe = subparsers.add_parser("probe", help="measure what every mechanism does and costs")
     probe.set_defaults(run=run_probe)
 
@@ -74,10 +86,10 @@ def parser() -> argparse.ArgumentParser:
     return commands
 
 
-def add_config_options(command: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:
-    """One option for each field of Config; their values stay strings, which pydantic turns into the field's type."""
+def add_config_options(command: argparse.ArgumentParser, of: type = Config, without: tuple[str, ...] = ()) -> None:
+    """One option for each field of ``of``; their values stay strings, which pydantic turns into the field's type."""
     choices = {"model": list(MODELS), "mechanism": list(MECHANISMS)}
-    for item in (item for item in fields(Config) if item.name not in without):
+    for item in (item for item in fields(of) if item.name not in without):
         assert item.default is not MISSING
         literals = [value for value in get_args(item.type) if isinstance(value, str)]
         command.add_argument(
@@ -87,7 +99,6 @@ def add_config_options(command: argparse.ArgumentParser, without: tuple[str, ...
             choices=choices.get(item.name) or literals or None,
             help=f"default: {item.default}",
         )
-    add_directories(command)
 
 
 def add_directories(command: argparse.ArgumentParser) -> None:
@@ -95,9 +106,9 @@ def add_directories(command: argparse.ArgumentParser) -> None:
         command.add_argument(f"--{directory}", type=Path, default=Path(directory), help=f"default: {directory}")
 
 
-def config_from(arguments: argparse.Namespace, **options) -> Config:
-    given = {item.name: getattr(arguments, item.name) for item in fields(Config) if hasattr(arguments, item.name)}
-    return TypeAdapter(Config).validate_python(given | options)
+def config_from(arguments: argparse.Namespace, of: type = Config, **options) -> Any:
+    given = {item.name: getattr(arguments, item.name) for item in fields(of) if hasattr(arguments, item.name)}
+    return TypeAdapter(of).validate_python(given | options)
 
 
 def run_train(arguments: argparse.Namespace) -> None:
@@ -106,9 +117,10 @@ def run_train(arguments: argparse.Namespace) -> None:
         print(f"{config.study}/{config.arm}-{config.seed} is in {arguments.results} already")
         return
     ledger.check(config)
-    record = train(config, checkpoints=arguments.checkpoints).record
+    run = train(config, checkpoints=arguments.checkpoints)
     if PartialState().is_main_process:
-        print(f"{ledger.add(record)}: test accuracy {record.test_accuracy:.2%}, on {record.data_source}")
+        path = ledger.add(run.record, pack(run) if arguments.weights else None)
+        print(f"{path}: test accuracy {run.record.test_accuracy:.2%}, on {run.record.data_source}")
 
 
 def run_sweep(arguments: argparse.Namespace) -> None:
@@ -128,6 +140,13 @@ def run_study(arguments: argparse.Namespace) -> None:
     sweep.run([config for grid in grids for config in grid.values()], *places)
     seeds = study.seeds if arguments.seeds is None else arguments.seeds
     sweep.run([study.config(arm, seed, study.rate(arm, ledger)) for arm in arms for seed in seeds], *places)
+
+
+def run_speedrun(arguments: argparse.Namespace) -> None:
+    seeds, mechanisms = arguments.seeds, arguments.mechanisms
+    runs = [config_from(arguments, Speedrun, mechanism=m, seed=seed) for seed in seeds for m in mechanisms]
+    speedrun.train_missing(runs, arguments.results)
+    print(speedrun.table(arguments.results).to_string(index=False, float_format="{:.4g}".format))
 
 
 def run_probe(arguments: argparse.Namespace) -> None:

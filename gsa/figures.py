@@ -223,6 +223,25 @@ def draw_forest(accuracies: Axes, differences: Axes, table: pd.DataFrame) -> Non
         axes.xaxis.set_major_locator(MaxNLocator(4))
 
 
+def draw_accuracy_cost(axes: Axes, table: pd.DataFrame) -> Axes:
+    """A ledger's table: the accuracy of each arm over what its network costs, with the intervals of `draw_forest`.
+
+    On the axis of costs a name stands at every dot; a dashed line marks the accuracy of the control.
+    """
+    for arm in table.itertuples():
+        colour, several = COLOURS["blue" if arm.verdict == "control" else "vermilion"], arm.seeds > 1
+        low, high = (arm.low, arm.high) if several else (arm.images_low, arm.images_high)
+        dot = {"marker": "o", "color": colour, "markerfacecolor": colour if several else "white"}
+        axes.plot([arm.macs / 1e6] * 2, [100 * low, 100 * high], color=colour, linestyle="-" if several else ":")
+        axes.plot([arm.macs / 1e6], [100 * arm.accuracy], **dot)
+        axes.annotate(arm.Index, (arm.macs / 1e6, 100 * arm.accuracy), (6, 0), textcoords="offset points", va="center")
+        if arm.verdict == "control":
+            axes.axhline(100 * arm.accuracy, color=colour, linewidth=0.8, linestyle="--")
+    axes.set(xlabel="cost of one image (MMAC)", ylabel="test accuracy (%)")
+    axes.margins(x=0.25, y=0.1)
+    return axes
+
+
 FRAMED: Pixel = (5, 2)
 
 

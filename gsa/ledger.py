@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from scipy import stats
 
 from gsa.training import Config, Record
+from gsa.weights import Trained, unpack
 
 LEGEND = """\
 ±        95 % t-interval over seeds: covers the mean accuracy, on these test images, that more seeds would tend to.
@@ -78,21 +80,32 @@ class Ledger:
         if not os.access(target.parent, os.W_OK):
             raise _unwritable(target.parent, "permission denied")
 
-    def add(self, record: Record) -> Path:
-        """Keep a finished run, whole or not at all, and return its file."""
+    def add(self, record: Record, weights: bytes | None = None) -> Path:
+        """Keep a finished run, whole or not at all, and return its file.
+
+        ``weights``, as :func:`gsa.weights.pack` makes them, go beside it, and their SHA-256 into the record.
+        """
         self.check(record.config)
         target = self._file(record.config)
+        record = replace(record, weights_sha256=weights and sha256(weights).hexdigest())
         text = _RECORD.dump_json(record, indent=1) + b"\n"
         _parse(text, target)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        try:
-            partial.write_bytes(text)
-            os.replace(partial, target)
-        except OSError as error:
-            raise _unwritable(target, error.strerror) from error
-        finally:
-            partial.unlink(missing_ok=True)
+        if weights:
+            _write(target.with_suffix(".safetensors"), weights)
+        _write(target, text)
         return target
+
+    def trained(self, study: str, arm: str, seed: int = 0) -> Trained:
+        """The network of a run whose weights are kept. ValueError where none are, or others than the record names."""
+        record = next((r for r in self.records(study) if (r.config.arm, r.config.seed) == (arm, seed)), None)
+        if record is None or record.weights_sha256 is None:
+            raise ValueError(
+                f"no weights of {study}/{arm}-{seed} in {self.path}; there are {self._weights() or 'none'}"
+            )
+        path = self._file(record.config).with_suffix(".safetensors")
+        if not path.exists() or sha256(path.read_bytes()).hexdigest() != record.weights_sha256:
+            raise ValueError(f"{path} is not the file with SHA-256 {record.weights_sha256} that the record names")
+        return unpack(path)
 
     def table(self, study: str, control: str = "none") -> pd.DataFrame:
         """One row an arm, control first: accuracies are fractions, an interval that the data do not give is NaN.
@@ -123,6 +136,10 @@ class Ledger:
         """One row an epoch of every run: arm, seed and the fields of `Epoch`."""
         runs = [(record, {"arm": record.config.arm, "seed": record.config.seed}) for record in self.records(study)]
         return pd.DataFrame([name | asdict(epoch) for record, name in runs for epoch in record.history])
+
+    def _weights(self) -> str:
+        kept = [record.config for record in self.records() if record.weights_sha256]
+        return ", ".join(f"{config.study}/{config.arm}-{config.seed}" for config in kept)
 
     def _file(self, config: Config) -> Path:
         for name in (config.study, config.arm):
@@ -198,6 +215,18 @@ def _parse(text: bytes, path: Path) -> Record:
     return record
 
 
+def _write(path: Path, content: bytes) -> None:
+    """All of it or nothing."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        raise _unwritable(path, error.strerror) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def _unwritable(path: Path, reason: str | None) -> OSError:
     return OSError(f"cannot keep a run in {path}: {reason}")
 
@@ -221,7 +250,8 @@ def _summary(runs: list[Record]) -> dict[str, Any]:
         "epochs": runs[0].config.epochs,
         "parameters": runs[0].parameters,
         "macs": runs[0].macs,
-        "seconds": float(np.mean([run.seconds for run in runs])),
+        "epoch_seconds": float(np.mean([run.seconds / run.config.epochs for run in runs])),
+        "peak_memory": max((run.peak_memory for run in runs if run.peak_memory is not None), default=math.nan),
         "device": ", ".join(sorted({run.device for run in runs})),
     }
 
@@ -259,7 +289,8 @@ def _cells(row: dict[str, Any], control: str) -> dict[str, str]:
         "epochs": str(row["epochs"]),
         "parameters": f"{row['parameters']:,}",
         "MACs": f"{row['macs'] / 1e6:,.1f} M",
-        "seconds": f"{row['seconds']:,.0f}",
+        "s/epoch": f"{row['epoch_seconds']:,.1f}",
+        "GPU memory": "–" if math.isnan(row["peak_memory"]) else f"{row['peak_memory'] / 1e9:.2f} GB",
         "device": row["device"],
     }
 

@@ -72,3 +72,33 @@ def progress(ledger: Ledger) -> pd.DataFrame:
         for name, study in STUDIES.items()
     }
     return pd.DataFrame(counts).fillna("").rename_axis("arm")
+
+
+def evidence(ledger: Ledger, *arms: str) -> pd.DataFrame:
+    """What is recorded of these arms and what is only planned, as text: one row a study and arm, ``none`` first.
+
+    "runs" counts recorded runs, of a planned study as "done/planned". The runs that chose rates are left out.
+    Errors: ValueError for an arm that no study records or plans.
+    """
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for name in dict.fromkeys((*ledger.studies(), *STUDIES)):
+        planned = STUDIES[name].arms if name in STUDIES else ()
+        recorded = ledger.display(name).T if name in ledger.studies() else {}
+        found = [arm for arm in arms if arm in recorded or arm in planned]
+        if found and name not in _GRIDS:
+            rows |= {(name, arm): _known(recorded.get(arm), name) for arm in ("none", *found)}
+    if unknown := set(arms) - {arm for _, arm in rows}:
+        raise ValueError(f"no study records or plans {', '.join(sorted(unknown))}")
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["study", "arm"])
+
+
+_GRIDS = {config.study for study in STUDIES.values() for config in study.grid(study.arms[0]).values()}
+
+
+def _known(recorded: pd.Series | None, study: str) -> dict[str, str]:
+    """One arm of a study: what the ledger displays of it, or that it was not run."""
+    of = f"/{len(STUDIES[study].seeds)}" if study in STUDIES else ""
+    shown = ["test accuracy, %", "− none", "verdict"]
+    if recorded is None:
+        return {"runs": f"0{of}", **dict.fromkeys(shown, "–"), "verdict": "not run"}
+    return {"runs": recorded["seeds"] + of, **recorded[shown]}

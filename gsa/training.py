@@ -129,7 +129,11 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Record:
-    """A finished run, as the ledger keeps it. ``macs`` and ``parameters`` are those of the network that was trained."""
+    """A finished run, as the ledger keeps it.
+
+    ``macs`` and ``parameters`` are those of the network that was trained. ``peak_memory`` is the most bytes that its
+    tensors took on a GPU, None on a CPU. ``weights_sha256`` names the file of its weights, where the ledger has it.
+    """
 
     config: Config
     history: list[Epoch]
@@ -148,14 +152,19 @@ class Record:
     commit: str
     data_source: str
     finished: str
+    weights_sha256: str | None = None
 
 
 @dataclass
 class Run:
-    """A finished run: its record and the trained network, in evaluation mode."""
+    """A finished run: its record and the trained network, in evaluation mode, with what it takes to show it images:
+    the normalizer, the names of the classes and the (channels, height, width) of an image."""
 
     record: Record
     model: nn.Module = field(repr=False)
+    normalize: Normalizer = field(repr=False)
+    classes: tuple[str, ...]
+    image: tuple[int, int, int]
 
 
 def train(config: Config, *, dataset: Dataset | None = None, checkpoints: str | Path | None = None) -> Run:
@@ -229,6 +238,9 @@ def _train(config: Config, dataset: Dataset, checkpoints: Path | None) -> Run:
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
         ),
         model.eval().to(memory_format=torch.contiguous_format),
+        normalize,
+        dataset.classes,
+        tuple(dataset.x_train.shape[1:]),
     )
 
 
@@ -328,8 +340,13 @@ def evaluate(
 
 def build(config: Config, dataset: Dataset) -> nn.Module:
     """The network of a configuration, fitted to the images and classes of the data set."""
-    _, channels, size, _ = dataset.x_train.shape
-    options = {"classes": len(dataset.classes), "in_channels": channels, "size": size}
+    return build_for(config, len(dataset.classes), tuple(dataset.x_train.shape[1:]))
+
+
+def build_for(config: Config, classes: int, image: tuple[int, int, int]) -> nn.Module:
+    """The network of a configuration for so many classes and images of (channels, height, width)."""
+    channels, size, _ = image
+    options = {"classes": classes, "in_channels": channels, "size": size}
     if not config.match:
         options |= {"mechanism": config.mechanism, "stages": config.stages, "width": config.width}
         return build_model(config.model, **options)

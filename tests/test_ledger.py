@@ -342,7 +342,8 @@ def test_display_by_hand(ledger):
         "epochs": "2",
         "parameters": "270,000",
         "MACs": "41.0 M",
-        "seconds": "6",
+        "s/epoch": "3.0",
+        "GPU memory": "–",
         "device": "cpu",
     }
     text = ledger.text("trial")
@@ -371,3 +372,12 @@ def test_the_published_speed_has_every_layer_beside_a_convolution_of_its_size():
     assert set(table.layer) >= {"conv", "gsa", "self", "gsa-folded", "gsa-folded, PyTorch"}
     assert (convolutions.ratio == 1).all() and set(convolutions["size"]) == set(table["size"])
     assert (table[["milliseconds", "peak_megabytes", "macs"]] > 0).all(axis=None)
+
+
+def test_published_weights_are_small_and_belong_to_records():
+    ledger = Ledger()
+    files = {path.relative_to(ledger.path).with_suffix("").as_posix() for path in ledger.path.glob("*/*.safetensors")}
+    kept = [record.config for record in ledger.records() if record.weights_sha256]
+    assert files == {f"{config.study}/{config.arm}-{config.seed}" for config in kept}
+    for config in kept:
+        assert ledger.trained(config.study, config.arm, config.seed).classes

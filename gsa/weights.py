@@ -1,0 +1,54 @@
+"""Trained weights: small files in half precision that hold all it takes to look at images with a network again."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import TypeAdapter
+from safetensors.torch import load_file, save
+from torch import nn
+
+from gsa.checkpoint import load_state
+from gsa.pipeline import Normalizer
+from gsa.training import Config, Run, build_for, to_json
+
+LIMIT = 1_000_000
+"""The bytes that a file may take: weights travel with the book, and the book stays small."""
+
+
+class Trained(NamedTuple):
+    """A trained network in evaluation mode, the normalizer of the images that it was trained on, and their classes.
+
+    ``model(normalize(x))`` are the logits of images ``x`` of bytes.
+    """
+
+    model: nn.Module
+    normalize: Normalizer
+    classes: tuple[str, ...]
+
+
+def pack(run: Run) -> bytes:
+    """The network of a run as a safetensors file; numbers are rounded to half precision.
+
+    Errors: ValueError for a network that takes more than LIMIT bytes.
+    """
+    tensors = {f"model/{name}": tensor for name, tensor in run.model.state_dict().items()}
+    tensors |= {"mean": run.normalize.mean, "std": run.normalize.std}
+    halves = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
+    state = {"config": to_json(run.record.config), "classes": run.classes, "image": run.image}
+    file = save({name: tensor.cpu().contiguous() for name, tensor in halves.items()}, {"state": json.dumps(state)})
+    if len(file) > LIMIT:
+        raise ValueError(
+            f"the weights take {len(file):,} bytes, more than the {LIMIT:,} that the ledger keeps of a run"
+        )
+    return file
+
+
+def unpack(path: Path) -> Trained:
+    """The network that :func:`pack` wrote to this file, built anew. Its numbers are single precision again."""
+    state, tensors = load_state(path), load_file(path)
+    config = TypeAdapter(Config).validate_python(state["config"])
+    mean, std = tensors.pop("mean").float(), tensors.pop("std").float()
+    model = build_for(config, len(state["classes"]), tuple(state["image"])).eval()
+    model.load_state_dict({name.removeprefix("model/"): tensor for name, tensor in tensors.items()})
+    return Trained(model, Normalizer(mean, std), tuple(state["classes"]))
