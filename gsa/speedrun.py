@@ -53,7 +53,7 @@ class Speedrun:
     mechanism: str = "none"
     epochs: int = 8
     batch: int = 500
-    lr: float = 0.12
+    lr: float = 0.24
     momentum: float = 0.6
     mechanism_lr: float = 2e-3
     head_lr: float = 1e-2
@@ -216,7 +216,7 @@ class Race:
         self.model.whiten(normalize(images.x[:5000]))
         for epoch in tqdm(range(run.epochs), desc=f"{run.arm}-{run.seed}", unit="epoch"):
             for number, batch in enumerate(batches(images, run.batch, run.seed, epoch, run.crop)):
-                factor = schedule(epoch * steps + number, run.epochs * steps, warmup=0)
+                factor = schedule(epoch * steps + number, run.epochs * steps, warmup=0.0)
                 loss = self.step(normalize(batch.x), batch.y, factor)
             if not loss.isfinite():
                 raise TrainingError(f"the loss is not finite after epoch {epoch}; try a smaller --lr than {run.lr:g}")
@@ -268,7 +268,7 @@ def make_optimizers(model: WhitenedNet, run: Speedrun) -> list[torch.optim.Optim
 
 def count_step_flops(model: WhitenedNet, shape: tuple[int, ...]) -> int:
     """Floating-point operations of one training step on a batch of ``shape``, forward and backward, counted."""
-    model = copy.deepcopy(model).to("meta").train()
+    model = copy.deepcopy(model).to("meta").eval()
     with FlopCounterMode(display=False) as counter:
         model(torch.empty(shape, device="meta")).sum().backward()
     return counter.get_total_flops()
