@@ -36,7 +36,11 @@ class Study:
 
     def grid(self, arm: str) -> dict[float, Config]:
         """The runs that choose the rate of an arm, by rate."""
-        return {rate: replace(self.config(arm, 0, rate), study=f"{self.name}-rate{rate:g}") for rate in self.rates}
+        return {rate: replace(self.config(arm, 0, rate), study=study) for rate, study in self.grid_studies().items()}
+
+    def grid_studies(self) -> dict[float, str]:
+        """The studies that keep those runs, by rate."""
+        return {rate: f"{self.name}-rate{rate:g}" for rate in self.rates}
 
     def rate(self, arm: str, ledger: Ledger) -> float:
         """The rate that was best on held-out images. ValueError while a run of the grid is missing."""
@@ -81,18 +85,16 @@ def evidence(ledger: Ledger, *arms: str) -> pd.DataFrame:
     Errors: ValueError for an arm that no study records or plans.
     """
     rows: dict[tuple[str, str], dict[str, str]] = {}
-    for name in dict.fromkeys((*ledger.studies(), *STUDIES)):
+    grids = {name for study in STUDIES.values() for name in study.grid_studies().values()}
+    for name in dict.fromkeys((*sorted({*ledger.studies()} - grids), *STUDIES)):
         planned = STUDIES[name].arms if name in STUDIES else ()
         recorded = ledger.display(name).T if name in ledger.studies() else {}
         found = [arm for arm in arms if arm in recorded or arm in planned]
-        if found and name not in _GRIDS:
+        if found:
             rows |= {(name, arm): _known(recorded.get(arm), name) for arm in ("none", *found)}
     if unknown := set(arms) - {arm for _, arm in rows}:
         raise ValueError(f"no study records or plans {', '.join(sorted(unknown))}")
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["study", "arm"])
-
-
-_GRIDS = {config.study for study in STUDIES.values() for config in study.grid(study.arms[0]).values()}
 
 
 def _known(recorded: pd.Series | None, study: str) -> dict[str, str]:

@@ -168,6 +168,23 @@ def test_a_forest_tells_means_over_seeds_from_single_runs():
     plt.close(figure)
 
 
+def test_accuracy_stands_over_cost_with_the_control_across(axes):
+    columns = ["seeds", "accuracy", "low", "high", "images_low", "images_high", "macs", "verdict"]
+    none, lone = (
+        (3, 0.9, 0.88, 0.92, np.nan, np.nan, 4e7, "control"),
+        (1, 0.91, np.nan, np.nan, 0.9, 0.93, 5e7, "worse"),
+    )
+    figures.draw_accuracy_cost(axes, pd.DataFrame([none, lone], index=["none", "gsa"], columns=columns))
+    interval, full, control, hollow_interval, hollow = axes.lines
+    assert interval.get_ydata() == pytest.approx([88, 92]) and hollow_interval.get_ydata() == pytest.approx([90, 93])
+    assert (interval.get_linestyle(), hollow_interval.get_linestyle()) == ("-", ":")
+    assert (full.get_xdata(), hollow.get_xdata()) == (pytest.approx([40]), pytest.approx([50]))
+    assert full.get_markerfacecolor() == full.get_color() and hollow.get_markerfacecolor() == "white"
+    assert control.get_ydata() == pytest.approx([90, 90])
+    assert [text.get_text() for text in axes.texts] == ["none", "gsa"]
+    assert labels(axes) == ("cost of one image (MMAC)", "test accuracy (%)")
+
+
 def test_the_family_shows_whom_each_layer_sums_over():
     layers = {name: weights for branch in figures.family().values() for name, weights in branch.items()}
     sums = {name.split("\n")[0]: weights > 0 for name, weights in layers.items()}

@@ -13,7 +13,7 @@ from gsa import studies
 from gsa.__main__ import main
 from gsa.data import Dataset
 from gsa.ledger import Ledger
-from gsa.studies import STUDIES, Study, progress
+from gsa.studies import STUDIES, Study, evidence, progress
 from gsa.training import Config, build, train
 
 ROOT = Path(__file__).parents[1]
@@ -91,6 +91,22 @@ def test_progress_counts_the_planned_runs_that_are_kept(tmp_path, record, monkey
     ledger = Ledger(tmp_path)
     finish(ledger, record, STUDY.config("none", 1, 1.0), 0.3)
     assert progress(ledger).to_dict() == {"tiny": {"none": "1/2", "se": "0/2"}}
+
+
+def test_evidence_shows_what_is_recorded_and_what_is_not_run(tmp_path, record, monkeypatch):
+    monkeypatch.setattr(studies, "STUDIES", {"tiny": STUDY})
+    ledger = Ledger(tmp_path)
+    finish(ledger, record, STUDY.config("none", 1, 1.0), 0.3)
+    finish(ledger, record, STUDY.grid("se")[1], 0.3)
+    finish(ledger, record, replace(TINY, study="another", mechanism="conv"), 0.3)
+    shown = evidence(ledger, "se", "conv")
+    assert list(shown.index) == [("another", "none"), ("another", "conv"), ("tiny", "none"), ("tiny", "se")]
+    assert list(shown["runs"]) == ["0", "1", "1/2", "0/2"]
+    assert list(shown["verdict"]) == ["not run", "no shared seed: no verdict", "control", "not run"]
+    accuracy = ledger.display("tiny").loc["none", "test accuracy, %"]
+    assert list(shown.loc["tiny", "test accuracy, %"]) == [accuracy, "–"]
+    with pytest.raises(ValueError, match="no study records or plans eca, gsa"):
+        evidence(ledger, "se", "gsa", "eca")
 
 
 @pytest.mark.parametrize("name", STUDIES)
