@@ -146,7 +146,7 @@ def run_speedrun(arguments: argparse.Namespace) -> None:
     seeds, mechanisms = arguments.seeds, arguments.mechanisms
     runs = [config_from(arguments, Speedrun, mechanism=m, seed=seed) for seed in seeds for m in mechanisms]
     speedrun.train_missing(runs, arguments.results)
-    print(speedrun.table(arguments.results).to_string(index=False, float_format="{:.4g}".format))
+    print(speedrun.display(arguments.results).to_string(index=False))
 
 
 def run_probe(arguments: argparse.Namespace) -> None:

@@ -274,17 +274,17 @@ def _against(runs: dict[int, Record], control: dict[int, Record]) -> dict[str, A
 
 def _cells(row: dict[str, Any], control: str) -> dict[str, str]:
     """One row of the table as a reader sees it, in percent and points."""
-    accuracy = _points(row["accuracy"], row["low"], row["high"])
+    accuracy = points(row["accuracy"], row["low"], row["high"])
     if row["seeds"] == 1:
-        accuracy += f" (images: {_points(row['images_low'])} to {_points(row['images_high'])})"
+        accuracy += f" (images: {points(row['images_low'])} to {points(row['images_high'])})"
     return {
         "arm": row["arm"],
         "seeds": str(row["seeds"]),
         "test accuracy, %": accuracy,
-        "flips": _points(row["accuracy_flip"]),
-        "σ": _points(row["sigma"]),
+        "flips": points(row["accuracy_flip"]),
+        "σ": points(row["sigma"]),
         "seeds for 0.5": f"{row['seeds_for_half_point']:.0f}".replace("nan", "–"),
-        f"− {control}": _points(row["difference"], row["difference_low"], row["difference_high"], sign="+"),
+        f"− {control}": points(row["difference"], row["difference_low"], row["difference_high"], sign="+"),
         "verdict": row["verdict"],
         "epochs": str(row["epochs"]),
         "parameters": f"{row['parameters']:,}",
@@ -295,7 +295,8 @@ def _cells(row: dict[str, Any], control: str) -> dict[str, str]:
     }
 
 
-def _points(value: float, low: float = math.nan, high: float = math.nan, sign: str = "") -> str:
+def points(value: float, low: float = math.nan, high: float = math.nan, sign: str = "") -> str:
+    """A share in percent, with half the width of its interval where there is one."""
     if math.isnan(value):
         return "–"
     return f"{100 * value:{sign}.2f}" + ("" if math.isnan(low) else f" ± {50 * (high - low):.2f}")

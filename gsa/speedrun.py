@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
 from gsa.data import Dataset, load
-from gsa.ledger import PUBLISHED, t_interval
+from gsa.ledger import PUBLISHED, points, t_interval
 from gsa.models.resnet import MixingBlock
 from gsa.models.whitened import MatrixConvolution, WhitenedNet
 from gsa.pipeline import Images, Normalizer, batches, split
@@ -137,6 +137,25 @@ def table(results: Path = PUBLISHED) -> pd.DataFrame:
     for finish in finished(results):
         groups.setdefault((replace(finish.run, seed=0), finish.device), []).append(finish)
     return pd.DataFrame([_row(recipe, device, runs) for (recipe, device), runs in groups.items()])
+
+
+def display(results: Path = PUBLISHED) -> pd.DataFrame:
+    """The table as text for readers."""
+    rows = table(results).to_dict("records")
+    return pd.DataFrame(
+        {
+            "mechanism": row["mechanism"],
+            "epochs": str(row["epochs"]),
+            "batch": str(row["batch"]),
+            "judged on": row["judged on"],
+            "runs": str(row["runs"]),
+            "accuracy, %": points(row["accuracy"], row["low"], row["high"]),
+            "PFLOP": f"{row['petaflops']:.3g}",
+            "seconds": f"{row['seconds']:,.1f}",
+            "device": row["device"],
+        }
+        for row in rows
+    )
 
 
 def _row(recipe: Speedrun, device: str, runs: list[Finish]) -> dict[str, Any]:
