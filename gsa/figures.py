@@ -224,21 +224,24 @@ def draw_forest(accuracies: Axes, differences: Axes, table: pd.DataFrame) -> Non
 
 
 def draw_accuracy_cost(axes: Axes, table: pd.DataFrame) -> Axes:
-    """A ledger's table: the accuracy of each arm over what its network costs, with the intervals of `draw_forest`.
+    """A ledger's table: the accuracy of each arm over what its network costs; a dashed line at that of the control.
 
-    On the axis of costs a name stands at every dot; a dashed line marks the accuracy of the control.
+    A full dot is a mean over seeds with its t-interval, a hollow one a single run. The axis spans at least two points,
+    so that little differences look little.
     """
     for arm in table.itertuples():
-        colour, several = COLOURS["blue" if arm.verdict == "control" else "vermilion"], arm.seeds > 1
-        low, high = (arm.low, arm.high) if several else (arm.images_low, arm.images_high)
-        dot = {"marker": "o", "color": colour, "markerfacecolor": colour if several else "white"}
-        axes.plot([arm.macs / 1e6] * 2, [100 * low, 100 * high], color=colour, linestyle="-" if several else ":")
-        axes.plot([arm.macs / 1e6], [100 * arm.accuracy], **dot)
-        axes.annotate(arm.Index, (arm.macs / 1e6, 100 * arm.accuracy), (6, 0), textcoords="offset points", va="center")
+        x, y = arm.macs / 1e6, 100 * arm.accuracy
+        colour = COLOURS["blue" if arm.verdict == "control" else "vermilion"]
+        axes.plot([x, x], [100 * arm.low, 100 * arm.high], color=colour, linestyle="-")
+        axes.plot([x], [y], marker="o", color=colour, markerfacecolor=colour if arm.seeds > 1 else "white")
+        axes.annotate(arm.Index, (x, y), (6, 4), textcoords="offset points")
         if arm.verdict == "control":
-            axes.axhline(100 * arm.accuracy, color=colour, linewidth=0.8, linestyle="--")
+            axes.axhline(y, color=colour, linewidth=0.8, linestyle="--", zorder=0)
     axes.set(xlabel="cost of one image (MMAC)", ylabel="test accuracy (%)")
-    axes.margins(x=0.25, y=0.1)
+    axes.margins(x=0.2)
+    low, high = axes.get_ylim()
+    room = max(0.1, 1 - (high - low) / 2)
+    axes.set_ylim(low - room, high + room)
     return axes
 
 

@@ -37,7 +37,10 @@ MAY_IMPORT = {
     "pipeline": {"data"},
     "checkpoint": set(),
     "training": {"checkpoint", "data", "layers", "models", "pipeline", "probes"},
-    "ledger": {"training"},
+    "weights": {"checkpoint", "pipeline", "training"},
+    "ledger": {"training", "weights"},
+    "studies": {"layers", "ledger", "training"},
+    "speedrun": {"data", "ledger", "models", "pipeline", "probes", "training"},
 }
 
 

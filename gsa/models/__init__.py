@@ -11,6 +11,7 @@ from gsa.models.resnet import BasicBlock, MixingBlock, ResNet
 from gsa.models.source import SourceResNet
 from gsa.models.standalone import StandAloneBlock
 from gsa.models.twins import Twins, twins_pcpvt, twins_svt
+from gsa.models.whitened import WhitenedNet
 
 RESNETS: dict[str, partial[ResNet]] = {
     **{f"resnet{6 * n + 2}": partial(ResNet, blocks=(n, n, n), width=16, stages=(2, 3)) for n in (1, 2, 3, 5, 7, 9)},
@@ -78,6 +79,7 @@ __all__ = [
     "SourceResNet",
     "StandAloneBlock",
     "Twins",
+    "WhitenedNet",
     "build_model",
     "matched_width",
     "resnet8",
