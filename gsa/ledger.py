@@ -24,7 +24,9 @@ LEGEND = """\
 flips    mean test accuracy, %, when each image and its mirror image vote together.
 images   one run shows no spread over seeds. Given instead is the 95 % Wilson interval over its test images: it covers
          what this one trained network would score on all such images. It cannot tell two arms apart.
-σ        standard deviation between seeds; "seeds for 0.5" an arm would show half a point with 80 % power at this σ.
+σ        standard deviation between seeds; "expected" is that of the formula √(error/2N) for N test images.
+seeds    for 0.5 and for its difference: runs of an arm that would show half a point, or the difference that the table
+         gives, with 80 % power, at σ or, of one run, at the expected σ.
 verdict  what the 95 % t-interval of the paired difference over shared seeds allows to say. Each interval is 95 % by
          itself: of twenty arms that equal the control, expect one to be called better or worse."""
 
@@ -120,6 +122,9 @@ class Ledger:
             raise ValueError(f"no runs of study {study!r} in {self.path}; it has {self.studies() or 'no runs at all'}")
         against = arms.get(control, {})
         rows = [_summary([*runs.values()]) | _against(runs, against) for runs in arms.values()]
+        for row in rows:
+            sigma = row["expected_sigma"] if row["seeds"] == 1 else row["sigma"]
+            row["seeds_for_difference"] = seeds_to_see(abs(row["difference"]), sigma)
         table = pd.DataFrame(rows, index=pd.Index(arms, name="arm")).sort_values("accuracy", ascending=False)
         return table.sort_index(key=lambda arms: arms != control, kind="stable")
 
@@ -182,13 +187,23 @@ def wilson(accuracy: float, images: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def expected_sigma(accuracy: float, images: int) -> float:
+    r"""The standard deviation between seeds that is to be expected of an accuracy on so many test images.
+
+    .. math:: \sigma = \sqrt{(1 - p) / 2N}
+
+    It follows for two classes from ensembles of the runs being calibrated (arXiv:2304.01910); of more it is a guide.
+    """
+    return math.sqrt((1 - accuracy) / (2 * images))
+
+
 def seeds_to_see(difference: float, sigma: float) -> float:
     """Seeds an arm for 80 % power: as often, the 95 % t-interval of paired differences has zero below it.
 
-    At least two, NaN without σ. Of many seeds it is 2(z.975 + z.8)²σ²/δ² = 15.7σ²/δ², of few it is more. Runs of two
+    At least two, NaN without σ or a difference. Of many seeds it is 2(z.975 + z.8)²σ²/δ² = 15.7σ²/δ², of few it is more. Runs of two
     arms that share a seed are taken to be as different as others; where they are alike, fewer do.
     """
-    if math.isnan(sigma) or not sigma:
+    if math.isnan(sigma) or math.isnan(difference) or not sigma or abs(difference) < 1e-9:
         return math.nan
     ratio = difference / (sigma * math.sqrt(2))
 
@@ -236,6 +251,7 @@ def _summary(runs: list[Record]) -> dict[str, Any]:
     accuracies = [run.test_accuracy for run in runs]
     mean, low, high = t_interval(accuracies)
     sigma = math.nan if math.isnan(low) else float(np.std(accuracies, ddof=1))
+    expected = expected_sigma(mean, runs[0].test_images)
     images_low, images_high = wilson(mean, runs[0].test_images) if len(runs) == 1 else (math.nan, math.nan)
     return {
         "seeds": len(runs),
@@ -246,7 +262,8 @@ def _summary(runs: list[Record]) -> dict[str, Any]:
         "images_high": images_high,
         "accuracy_flip": float(np.mean([run.test_accuracy_flip for run in runs])),
         "sigma": sigma,
-        "seeds_for_half_point": seeds_to_see(0.005, sigma),
+        "expected_sigma": expected,
+        "seeds_for_half_point": seeds_to_see(0.005, expected if len(runs) == 1 else sigma),
         "epochs": runs[0].config.epochs,
         "parameters": runs[0].parameters,
         "macs": runs[0].macs,
@@ -283,7 +300,9 @@ def _cells(row: dict[str, Any], control: str) -> dict[str, str]:
         "test accuracy, %": accuracy,
         "flips": points(row["accuracy_flip"]),
         "σ": points(row["sigma"]),
-        "seeds for 0.5": f"{row['seeds_for_half_point']:.0f}".replace("nan", "–"),
+        "expected σ": points(row["expected_sigma"]),
+        "seeds for 0.5": _whole(row["seeds_for_half_point"]),
+        "seeds for its difference": _whole(row["seeds_for_difference"]),
         f"− {control}": points(row["difference"], row["difference_low"], row["difference_high"], sign="+"),
         "verdict": row["verdict"],
         "epochs": str(row["epochs"]),
@@ -293,6 +312,10 @@ def _cells(row: dict[str, Any], control: str) -> dict[str, str]:
         "GPU memory": "–" if math.isnan(row["peak_memory"]) else f"{row['peak_memory'] / 1e9:.2f} GB",
         "device": row["device"],
     }
+
+
+def _whole(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:,.0f}"
 
 
 def points(value: float, low: float = math.nan, high: float = math.nan, sign: str = "") -> str:

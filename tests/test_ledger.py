@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from gsa.ledger import Ledger, seeds_to_see, speed, t_interval, wilson
+from gsa.ledger import Ledger, expected_sigma, seeds_to_see, speed, t_interval, wilson
 from gsa.training import Config, Epoch, Record
 
 EPOCH = Epoch(0, 0.1, train_loss=1.5, train_accuracy=0.5, holdout_loss=1.2, holdout_accuracy=0.6, seconds=3.0)
@@ -296,7 +296,19 @@ def test_table_by_hand(ledger):
     assert (none["low"], none["high"]) == pytest.approx((0.91 - half, 0.91 + half))
     assert table.loc["gsa", "difference"] == pytest.approx(0.02)
     assert none["seeds_for_half_point"] == 65
-    assert none[["difference", "images_low"]].isna().all()
+    assert none["expected_sigma"] == pytest.approx(math.sqrt(0.09 / 20000))
+    assert table.loc["gsa", "seeds_for_difference"] == seeds_to_see(0.02, 0.01)
+    assert none[["difference", "images_low", "seeds_for_difference"]].isna().all()
+
+
+@pytest.mark.parametrize("accuracy, sigma", [(0.96, 0.0014), (0.94, 0.0017), (0.90, 0.0022)])
+def test_the_expected_spread_is_the_published_one(accuracy, sigma):
+    assert expected_sigma(accuracy, 10_000) == pytest.approx(sigma, abs=5e-5)
+
+
+def test_no_difference_takes_no_number_of_seeds(ledger):
+    assert math.isnan(seeds_to_see(0, 0.01)) and math.isnan(seeds_to_see(1e-17, 0.01))
+    assert math.isnan(seeds_to_see(math.nan, 0.01)) and math.isnan(seeds_to_see(0.01, math.nan))
 
 
 def test_seeds_are_paired_by_number_not_by_position(ledger):
@@ -313,12 +325,14 @@ def test_one_seed_has_no_interval_over_seeds_and_no_verdict(ledger):
     row = ledger.table("trial").loc["gsa"]
     assert row["verdict"] == "one seed: no verdict"
     assert row["difference"] == pytest.approx(0.05)
-    assert row[["low", "high", "sigma", "difference_low", "difference_high", "seeds_for_half_point"]].isna().all()
+    assert row[["low", "high", "sigma", "difference_low", "difference_high"]].isna().all()
+    assert row["seeds_for_half_point"] == seeds_to_see(0.005, expected_sigma(0.95, 10_000))
+    assert row["seeds_for_difference"] == seeds_to_see(0.05, expected_sigma(0.95, 10_000)) == 2
     assert (row["images_low"], row["images_high"]) == pytest.approx((0.94555, 0.95410), abs=1e-5)
     shown = ledger.display("trial").loc["gsa"]
     assert shown["test accuracy, %"] == "95.00 (images: 94.56 to 95.41)"
     assert shown["− none"] == "+5.00"
-    assert shown["σ"] == shown["seeds for 0.5"] == "–"
+    assert (shown["σ"], shown["expected σ"]) == ("–", "0.16")
 
 
 def test_a_control_that_is_not_run_gives_no_verdict(ledger):
@@ -336,7 +350,9 @@ def test_display_by_hand(ledger):
         "test accuracy, %": "81.17 ± 2.59",
         "flips": "81.27",
         "σ": "1.04",
+        "expected σ": "0.31",
         "seeds for 0.5": "70",
+        "seeds for its difference": "2",
         "− none": "-9.83 ± 0.72",
         "verdict": "worse",
         "epochs": "2",
