@@ -200,8 +200,8 @@ def expected_sigma(accuracy: float, images: int) -> float:
 def seeds_to_see(difference: float, sigma: float) -> float:
     """Seeds an arm for 80 % power: as often, the 95 % t-interval of paired differences has zero below it.
 
-    At least two, NaN without σ or a difference. Of many seeds it is 2(z.975 + z.8)²σ²/δ² = 15.7σ²/δ², of few it is more. Runs of two
-    arms that share a seed are taken to be as different as others; where they are alike, fewer do.
+    At least two, NaN without σ or a difference. Of many seeds it is 2(z.975 + z.8)²σ²/δ² = 15.7σ²/δ², of few it is
+    more. Runs of two arms that share a seed are taken to be as different as others; where they are alike, fewer do.
     """
     if math.isnan(sigma) or math.isnan(difference) or not sigma or abs(difference) < 1e-9:
         return math.nan

@@ -307,7 +307,7 @@ def test_the_expected_spread_is_the_published_one(accuracy, sigma):
 
 
 def test_no_difference_takes_no_number_of_seeds(ledger):
-    assert math.isnan(seeds_to_see(0, 0.01)) and math.isnan(seeds_to_see(1e-17, 0.01))
+    assert math.isnan(seeds_to_see(0.0, 0.01)) and math.isnan(seeds_to_see(1e-17, 0.01))
     assert math.isnan(seeds_to_see(math.nan, 0.01)) and math.isnan(seeds_to_see(0.01, math.nan))
 
 
@@ -352,7 +352,7 @@ def test_display_by_hand(ledger):
         "σ": "1.04",
         "expected σ": "0.31",
         "seeds for 0.5": "70",
-        "seeds for its difference": "2",
+        "seeds for its difference": "3",
         "− none": "-9.83 ± 0.72",
         "verdict": "worse",
         "epochs": "2",
