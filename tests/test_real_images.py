@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from gsa.data import data_dir, load
+from gsa.ledger import Ledger
 from gsa.models import BasicCNN
+from gsa.pipeline import split
 from gsa.training import Config, train
 
 FILES = {"cifar10": "cifar10.npz", "mnist": "MNIST/raw"}
@@ -51,3 +53,17 @@ def test_one_epoch_of_the_basic_network_falls_short_of_what_its_source_prints():
     with torch.no_grad():
         right = (network(digits.x_test / 255).argmax(1) == digits.y_test).float().mean()
     assert 0.9 < right < 0.96
+
+
+@pytest.mark.parametrize("kept", [r for r in Ledger().records() if r.weights_sha256], ids=lambda r: r.config.arm)
+@torch.no_grad()
+def test_published_weights_are_right_as_often_as_their_record_says(kept):
+    """On the held-out images of the record; half precision may change the answer to a few."""
+    if not (data_dir() / FILES["cifar10"]).exists():
+        pytest.skip(f"no real cifar10 in {data_dir()}; GSA_DATA names another folder")
+    config = kept.config
+    _, held_out, _ = split(load(config.data), config.holdout, config.images, torch.device("cpu"))
+    trained = Ledger().trained(config.study, config.arm, config.seed)
+    answers = torch.cat([trained.model(trained.normalize(x)).argmax(1) for x in held_out.x.split(500)])
+    right = (answers == held_out.y).float().mean().item()
+    assert right == pytest.approx(kept.history[-1].holdout_accuracy, abs=0.003)
