@@ -11,15 +11,15 @@ from accelerate import PartialState
 from pydantic import TypeAdapter, ValidationError
 
 from gsa import speedrun, sweep
-from gsa.data import PUBLISHED, DataError, fetch
+from gsa.data import PUBLISHED, DataError, fetch, load
 from gsa.layers import MECHANISMS
 from gsa.ledger import Ledger
 from gsa.models import MODELS
 from gsa.probes import table
 from gsa.speedrun import Speedrun
 from gsa.studies import STUDIES, progress
-from gsa.training import Config, TrainingError, arm_options, train
-from gsa.weights import pack
+from gsa.training import Config, TrainingError, arm_options, build, train
+from gsa.weights import check_size, pack
 
 
 def main() -> None:
@@ -117,7 +117,10 @@ def run_train(arguments: argparse.Namespace) -> None:
         print(f"{config.study}/{config.arm}-{config.seed} is in {arguments.results} already")
         return
     ledger.check(config)
-    run = train(config, checkpoints=arguments.checkpoints)
+    dataset = load(config.data)
+    if arguments.weights:
+        check_size(build(config, dataset))
+    run = train(config, dataset=dataset, checkpoints=arguments.checkpoints)
     if PartialState().is_main_process:
         path = ledger.add(run.record, pack(run) if arguments.weights else None)
         print(f"{path}: test accuracy {run.record.test_accuracy:.2%}, on {run.record.data_source}")

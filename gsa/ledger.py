@@ -25,8 +25,8 @@ flips    mean test accuracy, %, when each image and its mirror image vote togeth
 images   one run shows no spread over seeds. Given instead is the 95 % Wilson interval over its test images: it covers
          what this one trained network would score on all such images. It cannot tell two arms apart.
 σ        standard deviation between seeds; "expected" is that of the formula √(error/2N) for N test images.
-seeds    for 0.5 and for its difference: runs of an arm that would show half a point, or the difference that the table
-         gives, with 80 % power, at σ or, of one run, at the expected σ.
+seeds    how many runs an arm needs to show half a point, or a true difference as large as the one in the table, with
+         80 % power; at the measured σ, or with one run at the expected one.
 verdict  what the 95 % t-interval of the paired difference over shared seeds allows to say. Each interval is 95 % by
          itself: of twenty arms that equal the control, expect one to be called better or worse."""
 
@@ -92,9 +92,14 @@ class Ledger:
         record = replace(record, weights_sha256=weights and sha256(weights).hexdigest())
         text = _RECORD.dump_json(record, indent=1) + b"\n"
         _parse(text, target)
-        if weights:
-            _write(target.with_suffix(".safetensors"), weights)
-        _write(target, text)
+        kept = target.with_suffix(".safetensors")
+        try:
+            if weights:
+                _write(kept, weights)
+            _write(target, text)
+        except OSError:
+            kept.unlink(missing_ok=True)
+            raise
         return target
 
     def trained(self, study: str, arm: str, seed: int = 0) -> Trained:
@@ -192,7 +197,9 @@ def expected_sigma(accuracy: float, images: int) -> float:
 
     .. math:: \sigma = \sqrt{(1 - p) / 2N}
 
-    It follows for two classes from ensembles of the runs being calibrated (arXiv:2304.01910); of more it is a guide.
+    It follows for two classes (arXiv:2304.01910) if ensembles of the runs are calibrated and the runs are equally good
+    on all such images. Of more classes the same argument gives at most this, and what the runs differ by on all images,
+    as short ones do, comes on top: there it is a guide.
     """
     return math.sqrt((1 - accuracy) / (2 * images))
 

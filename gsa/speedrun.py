@@ -1,4 +1,4 @@
-"""The speedrun: the shortest training that reaches an accuracy on CIFAR-10, with a mechanism in the network or none."""
+"""The speedrun: a short training on CIFAR-10 whose work is counted, with a mechanism in the network or none."""
 
 import copy
 import time
@@ -47,7 +47,7 @@ class Speedrun:
     Muon trains the kernels of the convolutions at ``lr``; AdamW all else, at rates of their own for the mechanism, for
     the last layer, and for biases and norms. All fall linearly to zero over ``epochs``. ``holdout`` is the share of the
     training images that is kept back to be judged on; with 0 the network is trained on all and judged on test images,
-    which is for recipes that were chosen before.
+    which is for recipes that were chosen before. ``precision`` "auto" is bf16 where the GPU has it, else fp32.
     """
 
     mechanism: str = "none"
@@ -82,7 +82,8 @@ class Speedrun:
 @dataclass(frozen=True)
 class Finish:
     """A finished speedrun. ``seconds`` is whitening and training on images that lie on the device already, without
-    compilation and evaluation; ``flops`` is twice the multiply-accumulates of all steps, forward and backward."""
+    compilation and evaluation. ``flops`` is twice the multiply-accumulates of the network in all steps, forward and
+    backward; those of the optimizer and of whitening are not counted."""
 
     run: Speedrun
     accuracy: float
@@ -149,7 +150,7 @@ def display(results: Path = PUBLISHED) -> pd.DataFrame:
             "batch": str(row["batch"]),
             "judged on": row["judged on"],
             "runs": str(row["runs"]),
-            "accuracy, %": points(row["accuracy"], row["low"], row["high"]),
+            "flips, %": points(row["accuracy"], row["low"], row["high"]),
             "PFLOP": f"{row['petaflops']:.3g}",
             "seconds": f"{row['seconds']:,.1f}",
             "device": row["device"],

@@ -91,16 +91,16 @@ def evidence(ledger: Ledger, *arms: str) -> pd.DataFrame:
         recorded = ledger.display(name).T if name in ledger.studies() else {}
         found = [arm for arm in arms if arm in recorded or arm in planned]
         if found:
-            rows |= {(name, arm): _known(recorded.get(arm), name) for arm in ("none", *found)}
+            counts = progress(ledger)[name] if name in STUDIES else {}
+            rows |= {(name, arm): _known(recorded.get(arm), counts.get(arm)) for arm in ("none", *found)}
     if unknown := set(arms) - {arm for _, arm in rows}:
         raise ValueError(f"no study records or plans {', '.join(sorted(unknown))}")
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["study", "arm"])
 
 
-def _known(recorded: pd.Series | None, study: str) -> dict[str, str]:
+def _known(recorded: pd.Series | None, planned: str | None) -> dict[str, str]:
     """One arm of a study: what the ledger displays of it, or that it was not run."""
-    of = f"/{len(STUDIES[study].seeds)}" if study in STUDIES else ""
     shown = ["test accuracy, %", "− none", "verdict"]
     if recorded is None:
-        return {"runs": f"0{of}", **dict.fromkeys(shown, "–"), "verdict": "not run"}
-    return {"runs": recorded["seeds"] + of, **recorded[shown]}
+        return {"runs": planned or "0", **dict.fromkeys(shown, "–"), "verdict": "not run"}
+    return {"runs": planned or recorded["seeds"], **recorded[shown]}

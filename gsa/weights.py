@@ -12,8 +12,8 @@ from gsa.checkpoint import load_state
 from gsa.pipeline import Normalizer
 from gsa.training import Config, Run, build_for, to_json
 
-LIMIT = 1_000_000
-"""The bytes that a file may take: weights travel with the book, and the book stays small."""
+LIMIT = 900_000
+"""The bytes that the numbers of a file may take: weights travel with the book, and the book stays small."""
 
 
 class Trained(NamedTuple):
@@ -30,18 +30,21 @@ class Trained(NamedTuple):
 def pack(run: Run) -> bytes:
     """The network of a run as a safetensors file; numbers are rounded to half precision.
 
-    Errors: ValueError for a network that takes more than LIMIT bytes.
+    Errors: as :func:`check_size`.
     """
+    check_size(run.model)
     tensors = {f"model/{name}": tensor for name, tensor in run.model.state_dict().items()}
     tensors |= {"mean": run.normalize.mean, "std": run.normalize.std}
     halves = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
     state = {"config": to_json(run.record.config), "classes": run.classes, "image": run.image}
-    file = save({name: tensor.cpu().contiguous() for name, tensor in halves.items()}, {"state": json.dumps(state)})
-    if len(file) > LIMIT:
-        raise ValueError(
-            f"the weights take {len(file):,} bytes, more than the {LIMIT:,} that the ledger keeps of a run"
-        )
-    return file
+    return save({name: tensor.cpu().contiguous() for name, tensor in halves.items()}, {"state": json.dumps(state)})
+
+
+def check_size(model: nn.Module) -> None:
+    """Raise before hours of training what :func:`pack` would raise after them: ValueError for more than LIMIT bytes."""
+    size = sum(t.numel() * (2 if t.is_floating_point() else t.element_size()) for t in model.state_dict().values())
+    if size > LIMIT:
+        raise ValueError(f"the weights take {size:,} bytes, more than the {LIMIT:,} that a ledger keeps of a run")
 
 
 def unpack(path: Path) -> Trained:

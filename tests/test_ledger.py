@@ -302,7 +302,7 @@ def test_table_by_hand(ledger):
 
 
 @pytest.mark.parametrize("accuracy, sigma", [(0.96, 0.0014), (0.94, 0.0017), (0.90, 0.0022)])
-def test_the_expected_spread_is_the_published_one(accuracy, sigma):
+def test_the_expected_spread_by_hand(accuracy, sigma):
     assert expected_sigma(accuracy, 10_000) == pytest.approx(sigma, abs=5e-5)
 
 

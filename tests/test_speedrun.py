@@ -45,6 +45,13 @@ def test_whitened_patches_are_uncorrelated_with_variance_one():
     assert torch.allclose(torch.cov(responses), torch.eye(12), atol=1e-2)
 
 
+def test_directions_that_hold_little_are_not_blown_up():
+    x = torch.randn(50, 3, 16, 16) * torch.tensor([1.0, 0.1, 0.01])[:, None, None]
+    variances = torch.cov(F.conv2d(x, whitening_kernels(x)).movedim(1, 0).flatten(1)).diag().sort().values
+    expected = torch.tensor([v / (v + 5e-4) for v in (1e-4, 1e-2, 1.0)]).repeat_interleave(4)
+    assert torch.allclose(variances, expected, atol=0.02)
+
+
 def test_the_stem_keeps_both_signs_and_is_not_trained():
     model = WhitenedNet((4, 4), size=16)
     model.whiten(torch.randn(10, 3, 16, 16))

@@ -1,10 +1,13 @@
 """Trained weights come back as the network they were, from the very file that the ledger names."""
 
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
+import gsa.ledger
+from gsa.__main__ import main
 from gsa.ledger import Ledger
 from gsa.training import Config, Run, train
 from gsa.weights import LIMIT, pack, unpack
@@ -64,9 +67,39 @@ def test_weights_that_are_not_kept_are_not_guessed(run, ledger):
 
 
 def test_a_large_network_is_refused_with_its_size(run):
-    wide = torch.nn.Linear(1000, LIMIT // 2000 + 1)
-    with pytest.raises(ValueError, match=r"the weights take 1,00\d,\d{3} bytes, more than the 1,000,000"):
+    wide = torch.nn.Linear(1000, LIMIT // 2000)
+    with pytest.raises(ValueError, match=r"the weights take 900,900 bytes, more than the 900,000"):
         pack(replace(run, model=wide))
+
+
+def test_a_large_network_is_refused_before_it_is_trained(monkeypatch, tmp_path):
+    arguments = ["--model", "resnet18", "--data", "shapes", "--weights", "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["gsa", "train", *arguments])
+    monkeypatch.setattr("gsa.__main__.train", lambda *args, **options: pytest.fail("it trained"))
+    with pytest.raises(SystemExit, match=r"the weights take 22,\d{3},\d{3} bytes"):
+        main()
+
+
+def test_the_command_keeps_the_weights_that_it_is_asked_for(monkeypatch, tmp_path):
+    arguments = ["--model", "resnet8", "--width", "8", "--data", "shapes", "--images", "50", "--batch", "25"]
+    arguments += ["--epochs", "1", "--weights", "--results", str(tmp_path), "--checkpoints", str(tmp_path / "runs")]
+    monkeypatch.setattr(sys, "argv", ["gsa", "train", *arguments])
+    main()
+    assert Ledger(tmp_path).trained("resnet8", "none").classes[0] == "disc"
+
+
+def test_weights_without_their_record_are_not_left_behind(run, monkeypatch, tmp_path):
+    ledger, write = Ledger(tmp_path), gsa.ledger._write
+
+    def write_no_record(path, content):
+        if path.suffix == ".json":
+            raise OSError("the disk is full")
+        write(path, content)
+
+    monkeypatch.setattr(gsa.ledger, "_write", write_no_record)
+    with pytest.raises(OSError, match="the disk is full"):
+        ledger.add(run.record, pack(run))
+    assert [*tmp_path.glob("*/*")] == []
 
 
 def test_the_file_holds_no_full_precision(run, tmp_path):

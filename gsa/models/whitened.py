@@ -66,7 +66,8 @@ class WhitenedNet(nn.Module):
 
     Shape: (batch, in_channels, size, size) in, (batch, classes) out; the maps have (size − 1)/2, /4 and /8 pixels a
     side, rounded down. Errors: ValueError for a stage that there is not, or a mechanism that does not fit its map.
-    Differs from the published network in the mechanism and in the scale of its last layer.
+    Differs from the published network in the mechanism, in its last layer (a bias, and no factor of 1/9), in the ε of
+    its norms, in how the bias of the stem begins, and in that the patches are centred.
     """
 
     def __init__(
@@ -106,9 +107,11 @@ class WhitenedNet(nn.Module):
 def whitening_kernels(
     x: Float[Tensor, "batch channels height width"], epsilon: float = 5e-4
 ) -> Float[Tensor, "kernels channels 2 2"]:
-    r"""Kernels whose responses to 2×2 patches of ``x`` are uncorrelated and of equal variance.
+    r"""Kernels whose responses to 2×2 patches of ``x`` are uncorrelated and of nearly equal variance.
 
     .. math:: W = (\Lambda + \epsilon)^{-1/2} V^\top, \qquad \operatorname{cov}(\text{patches}) = V \Lambda V^\top
+
+    A direction of variance λ among the patches gets λ/(λ + ε), so that ones that hold only noise are not blown up.
     """
     patches = F.unfold(x, PATCH).movedim(1, 0).flatten(1)
     variances, directions = torch.linalg.eigh(torch.cov(patches.double()))
