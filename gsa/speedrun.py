@@ -214,9 +214,10 @@ def train(run: Speedrun, dataset: Dataset | None = None) -> Finish:
 def _splits(run: Speedrun, dataset: Dataset, device: torch.device) -> tuple[Images, Images]:
     """What is trained on and what is judged on."""
     if run.holdout:
-        return split(dataset, run.holdout, 0, device)[:2]
-    train, test = Images(dataset.x_train, dataset.y_train), Images(dataset.x_test, dataset.y_test)
-    return tuple(images.take(torch.arange(len(images)), device) for images in (train, test))
+        train, held_out, _ = split(dataset, run.holdout, 0, device)
+        return train, held_out
+    train, test = (dataset.x_train, dataset.y_train), (dataset.x_test, dataset.y_test)
+    return Images(*(part.to(device) for part in train)), Images(*(part.to(device) for part in test))
 
 
 class Race:

@@ -103,4 +103,4 @@ def _known(recorded: pd.Series | None, planned: str | None) -> dict[str, str]:
     shown = ["test accuracy, %", "− none", "verdict"]
     if recorded is None:
         return {"runs": planned or "0", **dict.fromkeys(shown, "–"), "verdict": "not run"}
-    return {"runs": planned or recorded["seeds"], **recorded[shown]}
+    return {"runs": planned or str(recorded["seeds"])} | {name: str(recorded[name]) for name in shown}
