@@ -165,7 +165,7 @@ def _row(recipe: Speedrun, device: str, runs: list[Finish]) -> dict[str, Any]:
         "mechanism": recipe.mechanism,
         "epochs": recipe.epochs,
         "batch": recipe.batch,
-        "judged on": "held-out images" if recipe.holdout else "test images",
+        "judged on": "held-out" if recipe.holdout else "test",
         "runs": len(runs),
         "accuracy": mean,
         "low": low,

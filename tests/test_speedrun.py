@@ -146,7 +146,7 @@ def test_the_command_keeps_runs_and_repeats_none(small, monkeypatch, tmp_path, c
     main()
     kept = finished(tmp_path)
     assert [(one.run.mechanism, one.run.seed) for one in kept] == [("none", 0), ("gsa", 0), ("none", 1), ("gsa", 1)]
-    assert re.search(r"gsa +1 +20 +held-out images +2 +\d+\.\d\d", capsys.readouterr().out)
+    assert re.search(r"gsa +1 +20 +held-out +2 +\d+\.\d\d", capsys.readouterr().out)
     rows = table(tmp_path).set_index("mechanism")
     assert list(rows["runs"]) == [2, 2] and rows.loc["gsa", "petaflops"] > rows.loc["none", "petaflops"]
 
