@@ -178,7 +178,7 @@ def draw_images(
 ) -> None:
     """Colour images, one in each of a ``grid`` of axes, each under its title."""
     for axes, image, title in zip_longest(grid.flat, images, titles):
-        axes.imshow(image.permute(1, 2, 0))
+        axes.imshow(image.permute(1, 2, 0).numpy())
         axes.set_title(title, fontsize=9, loc="center")
         axes.set_axis_off()
 
