@@ -85,13 +85,14 @@ def evidence(ledger: Ledger, *arms: str) -> pd.DataFrame:
     Errors: ValueError for an arm that no study records or plans.
     """
     rows: dict[tuple[str, str], dict[str, str]] = {}
+    planned_runs = progress(ledger).to_dict()
     grids = {name for study in STUDIES.values() for name in study.grid_studies().values()}
     for name in dict.fromkeys((*sorted({*ledger.studies()} - grids), *STUDIES)):
         planned = STUDIES[name].arms if name in STUDIES else ()
         recorded = ledger.display(name).T if name in ledger.studies() else {}
         found = [arm for arm in arms if arm in recorded or arm in planned]
         if found:
-            counts = progress(ledger)[name] if name in STUDIES else {}
+            counts = planned_runs.get(name, {})
             rows |= {(name, arm): _known(recorded.get(arm), counts.get(arm)) for arm in ("none", *found)}
     if unknown := set(arms) - {arm for _, arm in rows}:
         raise ValueError(f"no study records or plans {', '.join(sorted(unknown))}")
