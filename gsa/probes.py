@@ -34,6 +34,14 @@ def count_macs(module: nn.Module, shape: tuple[int, ...]) -> int:
     return counter.get_total_flops() // 2
 
 
+def count_training_flops(module: nn.Module, shape: tuple[int, ...]) -> int:
+    """Floating-point operations of one training step on a batch of ``shape``, forward and backward, counted."""
+    module = copy.deepcopy(module).to("meta").train()
+    with record_weights(), FlopCounterMode(display=False) as counter:
+        module(torch.empty(shape, device="meta")).sum().backward()
+    return counter.get_total_flops()
+
+
 def cost_exponent(build: Callable[[Size], nn.Module], channels: int, sides: tuple[int, int] = (64, 256)) -> float:
     """The power of the number N of pixels that the cost of a layer grows with, between maps of two sides.
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import gsa
-from gsa import checkpoint
+from gsa.training import checkpoint
 
 
 def trained(steps: int) -> tuple[nn.Module, list[torch.optim.Optimizer]]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gsa import data
 from gsa.layers import SelfAttention, record_weights
 from gsa.layers.cross import CrossAttention, DecoupledCrossAttention
-from gsa.models.pointing import Finder, centres, estimate_flow, positions
+from gsa.layers.matching import Finder, centres, estimate_flow, positions
 from gsa.probes import count_macs, count_parameters
 
 sizes = st.integers(1, 4)

@@ -16,7 +16,9 @@ from torch import nn
 from torchvision import datasets
 
 from gsa import data
-from gsa.data import DataError, drawn, load, published
+from gsa.data import DataError, load
+from gsa.data import download as published
+from gsa.data import synthetic as drawn
 from gsa.layers import bilinear_sample, build_mechanism
 from gsa.models import ResNet
 

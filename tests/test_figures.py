@@ -126,7 +126,7 @@ def record(arm: str, seed: int, accuracies: list[float]) -> Record:
     unknown = {"test_images": 1, "train_images": 1, "parameters": 1, "macs": 1, "seconds": 1.0, "peak_memory": None}
     unknown |= {"device": "", "precision": "fp32", "processes": 1, "versions": {}, "commit": "", "data_source": ""}
     config = Config(mechanism=arm, seed=seed)
-    return Record(config, history, test_accuracy=0.5, test_accuracy_flip=0.5, finished="", **unknown)
+    return Record(config, history, test_accuracy=0.5, test_accuracy_tta=0.5, finished="", **unknown)
 
 
 def test_growth_is_time_per_image_beside_a_power_through_the_last_point(axes):

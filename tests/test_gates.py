@@ -12,14 +12,13 @@ from timm.layers.cbam import CbamModule
 from torch import Tensor, nn
 from torchvision import ops
 
-from gsa.layers import SqueezeExcitation, record_weights
+from gsa.layers import SqueezeExcitation, TemporalAttention, record_weights
 from gsa.layers.gates import (
     CBAM,
     ChannelGate,
     LargeKernelAttention,
     SelectiveKernel,
     SpatialGate,
-    TemporalAttention,
 )
 from gsa.probes import count_macs, count_parameters
 

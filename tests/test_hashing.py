@@ -9,28 +9,28 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gsa.layers.attention import record_weights
-from gsa.layers.hashing import HashedAttention
+from gsa.layers.hashing import LSHAttention
 from gsa.probes import count_macs, count_parameters
 
 small = st.integers(1, 3)
 
 
-def tiny(**options) -> tuple[HashedAttention, Tensor]:
+def tiny(**options) -> tuple[LSHAttention, Tensor]:
     """A layer of four channels and two heads with a map of twelve pixels, in float64."""
-    return HashedAttention(4, 2, **{"bucket": 3, **options}).double(), torch.randn(2, 4, 3, 4).double()
+    return LSHAttention(4, 2, **{"bucket": 3, **options}).double(), torch.randn(2, 4, 3, 4).double()
 
 
 def assert_same(one: Tensor, other: Tensor) -> None:
     torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
-def heads_of(layer: HashedAttention, image: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+def heads_of(layer: LSHAttention, image: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Queries, keys and values of one image, head by head, each (positions, width)."""
     q, k, v = layer.qkv(image.flatten(1).mT).chunk(3, dim=-1)
     return list(zip(*(t.chunk(layer.heads, dim=-1) for t in (q, k, v))))
 
 
-def looped(layer: HashedAttention, image: Tensor) -> Tensor:
+def looped(layer: LSHAttention, image: Tensor) -> Tensor:
     """The equation: extend, project, sort, cut, and take one softmax over the keys that a query met in all rounds."""
     results = []
     for q, k, v in heads_of(layer, image):
@@ -87,7 +87,7 @@ def test_one_bucket_of_all_positions_is_plain_attention_without_a_scale_in_any_n
 
 def test_queries_and_keys_are_hashed_and_not_the_input():
     """With K = −Q, a pixel has to meet those of the other colour; hashing the input would put it among its own."""
-    layer = HashedAttention(4, 1, bucket=6, rounds=1).double()
+    layer = LSHAttention(4, 1, bucket=6, rounds=1).double()
     eye = torch.eye(4).double()
     layer.qkv.weight.data, layer.proj.weight.data = torch.cat((eye, -eye, eye)), eye
     layer.qkv.bias.data.zero_(), layer.proj.bias.data.zero_()
@@ -118,7 +118,7 @@ def test_extended_queries_are_nearer_to_the_keys_that_matter_more():
     assert_same(torch.cdist(long_q, long_k).square(), 2 * radius - 2 * q @ k.T)
 
 
-def captured(layer: HashedAttention, q: Tensor, k: Tensor) -> float:
+def captured(layer: LSHAttention, q: Tensor, k: Tensor) -> float:
     """How much of the full softmax, on average, a query finds in its bucket."""
     weights = (q @ k.mT).softmax(-1)
     by_query, by_key = layer.orders(q, k)
@@ -128,7 +128,7 @@ def captured(layer: HashedAttention, q: Tensor, k: Tensor) -> float:
 
 
 def test_a_bucket_holds_more_than_its_share_of_the_attention():
-    layer = HashedAttention(8, 1, bucket=16, rounds=8)
+    layer = LSHAttention(8, 1, bucket=16, rounds=8)
     q, k = 1.5 * torch.randn(4, 1, 64, 8), 1.5 * torch.randn(4, 1, 64, 8)
     share = 16 / 64
     unrelated = captured(layer, q, torch.zeros_like(k) + 1e-6 * torch.randn_like(k))
@@ -146,7 +146,7 @@ def test_evaluation_repeats_itself_as_the_published_code_does_not():
 
 
 def test_directions_come_from_the_generator_and_nothing_else():
-    layers = [HashedAttention(4, 2, bucket=3, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    layers = [LSHAttention(4, 2, bucket=3, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     assert torch.equal(layers[0].directions, layers[1].directions)
     assert not torch.equal(layers[0].directions, layers[2].directions)
     layers[0].resample(torch.Generator().manual_seed(2))
@@ -186,7 +186,7 @@ def test_a_constant_map_stays_constant():
 
 @pytest.mark.parametrize(("bucket", "rounds"), [(2, 1), (2, 3), (4, 2)])
 def test_a_position_sees_itself_and_the_buckets_it_was_in(bucket, rounds):
-    layer = HashedAttention(4, 1, bucket=bucket, rounds=rounds).double()
+    layer = LSHAttention(4, 1, bucket=bucket, rounds=rounds).double()
     x = torch.randn(1, 4, 4, 6).double().requires_grad_()
     (gradient,) = torch.autograd.grad(layer(x)[..., 2, 3].square().sum(), x)
     seen = (gradient.abs().amax((0, 1)) > 0).sum()
@@ -232,10 +232,10 @@ def test_layout_in_memory_does_not_matter_nor_does_the_batch():
 
 
 def test_half_precision_is_finite_and_near_where_the_buckets_are_the_same():
-    layer, x = HashedAttention(8, bucket=16), torch.randn(3, 8, 4, 4)
+    layer, x = LSHAttention(8, bucket=16), torch.randn(3, 8, 4, 4)
     with torch.autocast("cpu", torch.bfloat16):
         half = layer(x)
-        assert HashedAttention(8, bucket=4)(x).isfinite().all()
+        assert LSHAttention(8, bucket=4)(x).isfinite().all()
     torch.testing.assert_close(half.float(), layer(x), atol=0.05, rtol=0.05)
 
 
@@ -253,7 +253,7 @@ def test_it_compiles_whole_and_exports(unchecked):
 @given(heads=small, width=small, bucket=st.integers(1, 5), size=st.tuples(small, small), rounds=small)
 def test_cost_is_what_the_docstring_says(heads, width, bucket, size, rounds):
     channels = heads * width
-    layer = HashedAttention(channels, heads, bucket=bucket, rounds=rounds)
+    layer = LSHAttention(channels, heads, bucket=bucket, rounds=rounds)
     n = size[0] * size[1] * bucket
     macs = 4 * n * channels**2 + rounds * n * channels * (3 * bucket + 2)
     assert count_macs(layer, (1, channels, size[0] * bucket, size[1])) == macs
@@ -264,15 +264,15 @@ def test_buckets_that_do_not_divide_the_positions_are_refused_with_those_that_do
     with pytest.raises(
         ValueError, match=r"buckets of 4 do not divide the 15 positions of a 3×5 map; .*\[1, 3, 5, 15\]"
     ):
-        HashedAttention(4, bucket=4)(torch.zeros(1, 4, 3, 5))
+        LSHAttention(4, bucket=4)(torch.zeros(1, 4, 3, 5))
 
 
 @pytest.mark.parametrize(("bucket", "rounds"), [(0, 1), (4, 0)])
 def test_no_bucket_and_no_round_are_refused(bucket, rounds):
     with pytest.raises(ValueError, match=f"at least 1, got bucket {bucket} and {rounds} rounds"):
-        HashedAttention(4, bucket=bucket, rounds=rounds)
+        LSHAttention(4, bucket=bucket, rounds=rounds)
 
 
 def test_heads_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match=r"3 heads do not divide 8 channels; heads that do: \[1, 2, 4, 8\]"):
-        HashedAttention(8, 3, bucket=4)
+        LSHAttention(8, 3, bucket=4)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from gsa.ledger import Ledger, expected_sigma, seeds_to_see, speed, t_interval, wilson
+from gsa.results import Ledger, expected_sigma, seeds_to_see, speed, t_interval, wilson
 from gsa.training import Config, Epoch, Record
 
 EPOCH = Epoch(0, 0.1, train_loss=1.5, train_accuracy=0.5, holdout_loss=1.2, holdout_accuracy=0.6, seconds=3.0)
@@ -26,7 +26,7 @@ def a_run(accuracy: float = 0.9, **config) -> Record:
         config=config,
         history=[replace(EPOCH, epoch=epoch) for epoch in range(config.epochs)],
         test_accuracy=accuracy,
-        test_accuracy_flip=accuracy + 0.001,
+        test_accuracy_tta=accuracy + 0.001,
         test_images=10000,
         train_images=45000,
         parameters=270_000,

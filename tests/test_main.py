@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from gsa.__main__ import main
-from gsa.ledger import Ledger
+from gsa.results import Ledger
 
 TINY = "--model resnet8 --width 4 --data shapes --images 64 --batch 32 --epochs 1".split()
 

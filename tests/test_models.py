@@ -9,7 +9,6 @@ import torch.distributed as dist
 import torchvision
 from torch import nn
 
-from gsa import checkpoint
 from gsa.layers import MECHANISMS, AttentionStem, StandAloneSelfAttention, build_mechanism
 from gsa.models import (
     MODELS,
@@ -26,6 +25,7 @@ from gsa.models import (
 )
 from gsa.models.normalization import SynchronizedBatchNorm2d, synchronize_batch_norm
 from gsa.probes import count_macs, count_parameters
+from gsa.training import checkpoint
 
 PUBLISHED = {"resnet20": 272_474, "resnet32": 466_906, "resnet44": 661_338, "resnet56": 855_770}
 PUBLISHED |= {"resnet18": 11_173_962, "resnet34": 21_282_122}

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gsa.data import Dataset
-from gsa.pipeline import Images, Normalizer, alternating_flips, batches, flip, shift, split
+from gsa.data.pipeline import Images, Normalizer, alternating_flips, batches, flip, shift, split
 
 CPU = torch.device("cpu")
 

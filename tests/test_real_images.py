@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from gsa.data import data_dir, load
-from gsa.ledger import Ledger
+from gsa.data.pipeline import split
 from gsa.models import BasicCNN
-from gsa.pipeline import split
+from gsa.results import Ledger
 from gsa.training import Config, train
 
 FILES = {"cifar10": "cifar10.npz", "mnist": "MNIST/raw"}

@@ -8,7 +8,7 @@ from torch import nn
 
 from gsa.layers import FoldedGlobalSparseAttention, GlobalSparseAttention
 from gsa.models import MixingBlock, build_model
-from gsa.models.source import positions
+from gsa.models.gsa_resnet import positions
 from gsa.probes import count_parameters
 from gsa.training import Config, make_optimizers
 

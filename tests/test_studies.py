@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from gsa import studies
 from gsa.__main__ import main
 from gsa.data import Dataset
-from gsa.ledger import Ledger
-from gsa.studies import STUDIES, Study, evidence, progress
+from gsa.results import Ledger, studies
+from gsa.results.studies import STUDIES, Study, evidence, progress
 from gsa.training import Config, build, train
 
 ROOT = Path(__file__).parents[1]

@@ -19,17 +19,34 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import gsa.training
-from gsa.checkpoint import load_state
+import gsa.data.pipeline
 from gsa.data import Dataset
+from gsa.data.pipeline import Images, Normalizer, split
 from gsa.layers import AttentionStem, StandAloneSelfAttention
 from gsa.models import MixingBlock, build_model
-from gsa.pipeline import Images, Normalizer, split
 from gsa.probes import count_macs, count_parameters
-from gsa.training import Config, Loop, Record, Run, TrainingError, schedule, to_json, train
+from gsa.training import Config, Record, Run, TrainingError, loop, make_optimizers, schedule, to_json, train
+from gsa.training.checkpoint import load_state
+from gsa.training.loop import Loop
 
 CONFIG = Config(
-    model="resnet8", mechanism="gsa", stages=(2,), width=4, data="tinted", epochs=4, batch=16, lr=0.1, crop=1, study="t"
+    model="resnet8",
+    mechanism="gsa",
+    stages=(2,),
+    width=4,
+    data="tinted",
+    epochs=4,
+    batch=16,
+    optimizer="sgd",
+    lr=0.1,
+    momentum=0.9,
+    weight_decay=5e-4,
+    mechanism_weight_decay=0.05,
+    warmup=0.2,
+    label_smoothing=0.1,
+    crop=1,
+    precision="fp32",
+    study="t",
 )
 CPU = torch.device("cpu")
 
@@ -46,7 +63,7 @@ def tinted(train: int = 160, test: int = 42) -> Dataset:
 
 def batches_until_death(*args) -> Iterator[Images]:
     epoch = args[3]
-    for step, batch in enumerate(gsa.pipeline.batches(*args)):
+    for step, batch in enumerate(gsa.data.pipeline.batches(*args)):
         if (epoch, step) == (2, 3):
             os.kill(os.getpid(), signal.SIGKILL)
         yield batch
@@ -55,7 +72,7 @@ def batches_until_death(*args) -> Iterator[Images]:
 def main(task: str, directory: Path) -> None:
     """What this file does as a program: the run that dies, or one process of a run that several share."""
     if task == "die":
-        gsa.training.batches = batches_until_death
+        loop.batches = batches_until_death
     run = train(CONFIG, dataset=tinted(), checkpoints=directory)
     rank = os.environ["RANK"]
     save_file(run.model.state_dict(), directory / f"rank-{rank}.safetensors")
@@ -128,12 +145,12 @@ def test_the_test_set_is_read_once_at_the_end_and_changes_nothing(monkeypatch, w
         seen.append((len(images), options))
         return gsa_evaluate(model, images, *args, **options)
 
-    gsa_evaluate = gsa.training.evaluate
-    monkeypatch.setattr(gsa.training, "evaluate", evaluate)
+    gsa_evaluate = loop.evaluate
+    monkeypatch.setattr(loop, "evaluate", evaluate)
     data = tinted()
     poisoned = replace(data, x_test=255 - data.x_test, y_test=(data.y_test + 1) % 4)
     run = train(CONFIG, dataset=poisoned)
-    assert seen == [(16, {})] * CONFIG.epochs + [(len(data.y_test), {"flip": True})]
+    assert seen == [(16, {})] * CONFIG.epochs + [(len(data.y_test), {"tta": True})]
     for name, tensor in run.model.state_dict().items():
         assert torch.equal(tensor, whole.model.state_dict()[name]), name
     assert run.record.test_accuracy < whole.record.test_accuracy
@@ -154,7 +171,7 @@ def test_the_record_says_what_was_done(whole):
     with torch.no_grad():
         logits, mirrored = whole.model(x), whole.model(x.flip(-1))
     assert record.test_accuracy == pytest.approx((logits.argmax(1) == test.y).float().mean().item())
-    assert record.test_accuracy_flip == pytest.approx(((logits + mirrored).argmax(1) == test.y).float().mean().item())
+    assert record.test_accuracy_tta == pytest.approx(((logits + mirrored).argmax(1) == test.y).float().mean().item())
 
 
 def test_a_record_survives_json(whole):
@@ -180,7 +197,7 @@ def test_one_session_may_train_in_several_precisions(whole):
 @pytest.mark.parametrize("match", ["parameters", "macs"])
 def test_a_matched_control_costs_what_the_mechanism_costs(match, width):
     config = replace(CONFIG, model="resnet8", width=width, mechanism="gsa", stages=(2, 3), match=match)
-    control, other = (gsa.training.build(c, tinted()) for c in (config, replace(config, match="")))
+    control, other = (loop.build(c, tinted()) for c in (config, replace(config, match="")))
     cost = {"parameters": count_parameters, "macs": lambda model: count_macs(model, (1, 3, 8, 8))}[match]
     assert not any(isinstance(module, MixingBlock) for module in control.modules())
     assert cost(control) == pytest.approx(cost(other), rel=0.1)
@@ -194,12 +211,12 @@ def test_flip_averaging_adds_the_logits_of_the_mirror_image():
     with torch.no_grad():
         logits, mirrored = model(x), model(x.flip(-1))
     images = replace(images, y=(logits + mirrored).argmax(1))
-    score = gsa.training.evaluate(model, images, normalize, Accelerator(), flip=True)
+    score = loop.evaluate(model, images, normalize, Accelerator(), tta=True)
     right = (logits.argmax(1) == images.y).double().mean().item()
     assert score.loss == pytest.approx(F.cross_entropy(logits, images.y).item(), rel=1e-5)
-    assert (score.accuracy, score.accuracy_flip) == (pytest.approx(right), 1.0)
+    assert (score.accuracy, score.accuracy_tta) == (pytest.approx(right), 1.0)
     assert right < 0.9
-    assert gsa.training.evaluate(model, images, normalize, Accelerator()).accuracy_flip == score.accuracy
+    assert loop.evaluate(model, images, normalize, Accelerator()).accuracy_tta == score.accuracy
 
 
 # The recipe
@@ -224,8 +241,8 @@ def test_the_rate_starts_and_ends_one_step_from_zero_and_peaks_after_the_warmup(
 
 
 def test_every_parameter_has_one_rate_and_only_matrices_decay():
-    model = gsa.training.build(CONFIG, tinted())
-    sgd, adamw = gsa.training.make_optimizers(model, CONFIG)
+    model = loop.build(CONFIG, tinted())
+    sgd, adamw = make_optimizers(model, CONFIG)
     assert isinstance(sgd, torch.optim.SGD) and isinstance(adamw, torch.optim.AdamW)
     trained = [p for optimizer in (sgd, adamw) for group in optimizer.param_groups for p in group["params"]]
     assert len(trained) == len(set(trained)) == len(list(model.parameters()))
@@ -237,13 +254,13 @@ def test_every_parameter_has_one_rate_and_only_matrices_decay():
 
 
 def test_a_host_alone_has_sgd_alone():
-    model = gsa.training.build(replace(CONFIG, mechanism="none"), tinted())
-    assert [type(o) for o in gsa.training.make_optimizers(model, CONFIG)] == [torch.optim.SGD]
+    model = loop.build(replace(CONFIG, mechanism="none"), tinted())
+    assert [type(o) for o in make_optimizers(model, CONFIG)] == [torch.optim.SGD]
 
 
 def test_the_attention_of_a_stand_alone_host_is_trained_by_adamw():
     model = build_model("sasa-resnet8-stem", width=8)
-    _, adamw = gsa.training.make_optimizers(model, CONFIG)
+    _, adamw = make_optimizers(model, CONFIG)
     trained = {p for group in adamw.param_groups for p in group["params"]}
     attention = (StandAloneSelfAttention, AttentionStem)
     assert trained == {p for m in model.modules() if isinstance(m, attention) for p in m.parameters()}
@@ -292,7 +309,7 @@ def test_divergence_names_the_rate_of_its_own_step():
     losses = [torch.tensor(value) for value in (1.0, float("inf"), 1.0)]
     lr = CONFIG.lr * schedule(41, 4 * 20, CONFIG.warmup)
     with pytest.raises(TrainingError, match=f"step 41, learning rate {lr:.3g};"):
-        gsa.training.check_finite(losses, CONFIG, 40, 20)
+        loop.check_finite(losses, CONFIG, 40, 20)
 
 
 @pytest.mark.parametrize("where", ["on a GPU", "on the CPU"])
@@ -302,14 +319,14 @@ def test_out_of_memory_names_a_smaller_batch(monkeypatch, where):
             raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB.")
         return torch.empty(2**50)
 
-    monkeypatch.setattr(gsa.training, "evaluate", evaluate)
+    monkeypatch.setattr(loop, "evaluate", evaluate)
     with pytest.raises(TrainingError, match="out of memory with batches of 16; try --batch 8") as error:
         train(CONFIG, dataset=tinted())
     assert_one_line(error)
 
 
 def test_other_errors_pass_unchanged(monkeypatch):
-    monkeypatch.setattr(gsa.training, "evaluate", lambda *args: torch.ones(2) @ torch.ones(3))
+    monkeypatch.setattr(loop, "evaluate", lambda *args: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size") as error:
         train(CONFIG, dataset=tinted())
     assert not isinstance(error.value, TrainingError)
@@ -325,7 +342,7 @@ def test_a_batch_larger_than_the_data_is_refused():
 
 def test_a_batch_that_processes_cannot_share_is_refused():
     with pytest.raises(ValueError, match="batch of 16 cannot be shared evenly by 3 processes"):
-        gsa.training.check_batch(16, 144, 3)
+        loop.check_batch(16, 144, 3)
 
 
 def test_the_checkpoint_of_another_run_is_refused(tmp_path):

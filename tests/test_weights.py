@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-import gsa.ledger
 from gsa.__main__ import main
-from gsa.ledger import Ledger
+from gsa.results import Ledger
+from gsa.results import ledger as ledger_module
 from gsa.training import Config, Run, train
-from gsa.weights import LIMIT, pack, unpack
+from gsa.training.weights import LIMIT, pack, unpack
 
 CONFIG = Config("resnet8", "gsa", stages=(2,), width=8, data="shapes", images=100, epochs=1, batch=50, study="kept")
 
@@ -89,14 +89,14 @@ def test_the_command_keeps_the_weights_that_it_is_asked_for(monkeypatch, tmp_pat
 
 
 def test_weights_without_their_record_are_not_left_behind(run, monkeypatch, tmp_path):
-    ledger, write = Ledger(tmp_path), gsa.ledger._write
+    ledger, write = Ledger(tmp_path), ledger_module._write
 
     def write_no_record(path, content):
         if path.suffix == ".json":
             raise OSError("the disk is full")
         write(path, content)
 
-    monkeypatch.setattr(gsa.ledger, "_write", write_no_record)
+    monkeypatch.setattr(ledger_module, "_write", write_no_record)
     with pytest.raises(OSError, match="the disk is full"):
         ledger.add(run.record, pack(run))
     assert [*tmp_path.glob("*/*")] == []

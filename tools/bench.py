@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
-from gsa import figures, ledger
+from gsa import figures
 from gsa.layers import MECHANISMS, GlobalSparseAttention, cheapest_patch
 from gsa.probes import count_macs
 from tools.equivalents import equivalents

@@ -1,12 +1,16 @@
-"""The layers of the book, and a registry that builds every shape-preserving one from (channels, (height, width))."""
+"""The layers of the book, one file a chapter, and a registry of those that keep the shape of a map."""
 
-from collections.abc import Callable
-
-from torch import nn
-
-from gsa.layers.attention import NonLocal, SelfAttention, attend, frozen_weights, guidance_mask, record_weights
+from gsa.layers.attention import (
+    NonLocal,
+    SelfAttention,
+    TemporalAttention,
+    attend,
+    frozen_weights,
+    guidance_mask,
+    record_weights,
+)
 from gsa.layers.controls import ProjectedValues
-from gsa.layers.convolution import DepthwiseSeparableConvolution, unfold_convolution
+from gsa.layers.convolution import DepthwiseSeparableConvolution, MatrixConvolution, unfold_convolution
 from gsa.layers.cross import CrossAttention, DecoupledCrossAttention
 from gsa.layers.gates import (
     CBAM,
@@ -15,10 +19,10 @@ from gsa.layers.gates import (
     SelectiveKernel,
     SpatialGate,
     SqueezeExcitation,
-    TemporalAttention,
 )
-from gsa.layers.hashing import HashedAttention
+from gsa.layers.hashing import LSHAttention
 from gsa.layers.partition import GLOBAL, Partition, folded_channels, grid, patches, window
+from gsa.layers.registry import MECHANISMS, build_mechanism
 from gsa.layers.sampling import DeformableConvolution, SpatialTransformer, bilinear_sample, deform_by_sampling
 from gsa.layers.sparse import (
     FoldedGlobalSparseAttention,
@@ -28,75 +32,6 @@ from gsa.layers.sparse import (
 )
 from gsa.layers.standalone import AttentionStem, StandAloneSelfAttention
 from gsa.layers.twins import GlobalSubsampledAttention, LocallyGroupedAttention, PositionEncodingGenerator
-
-Size = tuple[int, int]
-
-
-def _twins(channels: int, size: Size) -> nn.Module:
-    side = cheapest_patch(*size)
-    return nn.Sequential(
-        LocallyGroupedAttention(channels, window=side), GlobalSubsampledAttention(channels, reduction=side)
-    )
-
-
-def _gsa_projections(channels: int, size: Size) -> nn.Module:
-    patch = cheapest_patch(*size)
-    return nn.Sequential(
-        ProjectedValues(channels, partition=grid(patch)), ProjectedValues(channels, partition=window(patch))
-    )
-
-
-def _folded(channels: int, size: Size) -> FoldedGlobalSparseAttention:
-    return FoldedGlobalSparseAttention(channels, size=size, patch=cheapest_folded_patch(channels, *size))
-
-
-def _folded_projections(channels: int, size: Size) -> nn.Module:
-    stages = _folded(channels, size)
-    return nn.Sequential(
-        *(ProjectedValues(stage.channels, partition=stage.partition) for stage in (stages.across, stages.within))
-    )
-
-
-MECHANISMS: dict[str, Callable[[int, Size], nn.Module]] = {
-    "none": lambda channels, size: nn.Identity(),
-    "conv": lambda channels, size: nn.Conv2d(channels, channels, 3, padding=1),
-    "separable": lambda channels, size: DepthwiseSeparableConvolution(channels),
-    "se": lambda channels, size: SqueezeExcitation(channels, reduction=4),
-    "channel": lambda channels, size: ChannelGate(channels, reduction=4),
-    "spatial": lambda channels, size: SpatialGate(),
-    "cbam": lambda channels, size: CBAM(channels, reduction=4),
-    "sk": lambda channels, size: SelectiveKernel(channels),
-    "lka": lambda channels, size: LargeKernelAttention(channels),
-    "stn": lambda channels, size: SpatialTransformer(channels),
-    "deformable": lambda channels, size: DeformableConvolution(channels),
-    "deformable-modulated": lambda channels, size: DeformableConvolution(channels, modulated=True),
-    "self": lambda channels, size: SelfAttention(channels),
-    "non-local": lambda channels, size: NonLocal(channels),
-    "sasa": lambda channels, size: StandAloneSelfAttention(channels),
-    "window": lambda channels, size: SelfAttention(channels, partition=window(cheapest_patch(*size))),
-    "grid": lambda channels, size: SelfAttention(channels, partition=grid(cheapest_patch(*size))),
-    "twins-gsa": lambda channels, size: GlobalSubsampledAttention(channels, reduction=cheapest_patch(*size)),
-    "twins": _twins,
-    "peg": lambda channels, size: PositionEncodingGenerator(channels),
-    "hashed": lambda channels, size: HashedAttention(channels, bucket=cheapest_patch(*size) ** 2),
-    "gsa": lambda channels, size: GlobalSparseAttention(channels, patch=cheapest_patch(*size)),
-    "gsa-projections": _gsa_projections,
-    "gsa-folded": _folded,
-    "gsa-folded-across": lambda channels, size: _folded(channels, size).across,
-    "gsa-folded-within": lambda channels, size: _folded(channels, size).within,
-    "gsa-folded-projections": _folded_projections,
-}
-"""Every shape-preserving layer by its short name, in the order of the chapters. ``window`` and ``grid`` use gsa's
-patch: each is one of its stages alone. ``window`` is also the local half of ``twins``, and ``twins-gsa`` the other.
-``none`` and ``conv`` and the ``-projections`` are controls."""
-
-
-def build_mechanism(name: str, channels: int, size: Size) -> nn.Module:
-    """The layer ``name`` for maps of ``channels`` × ``size``. ValueError if there is none of that name."""
-    if name not in MECHANISMS:
-        raise ValueError(f"unknown mechanism {name!r}; there are {', '.join(MECHANISMS)}")
-    return MECHANISMS[name](channels, size)
-
 
 __all__ = [
     "CBAM",
@@ -111,9 +46,10 @@ __all__ = [
     "FoldedGlobalSparseAttention",
     "GlobalSparseAttention",
     "GlobalSubsampledAttention",
-    "HashedAttention",
+    "LSHAttention",
     "LargeKernelAttention",
     "LocallyGroupedAttention",
+    "MatrixConvolution",
     "NonLocal",
     "Partition",
     "PositionEncodingGenerator",

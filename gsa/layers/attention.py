@@ -8,6 +8,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from gsa.layers.checks import check_heads
 from gsa.layers.partition import GLOBAL, Partition
 
 _recorded: list[Tensor] | None = None
@@ -104,6 +105,31 @@ class SelfAttention(nn.Module):
         return f"channels={self.channels}, heads={self.heads}, partition={self.partition.name}"
 
 
+class TemporalAttention(SelfAttention):
+    r"""Self-attention over the time of a clip, at every pixel by itself (arXiv:2102.05095).
+
+    .. math:: Y_{\cdot p} = \operatorname{Attention}(X_{\cdot p}), \qquad X_{\cdot p} \in \mathbb R^{T \times C}
+              \text{ the history of pixel } p
+
+    with :class:`SelfAttention`; time has no order and no direction. A clip of one moment has
+    nothing to choose from: the result is the projected values. Shape: (batch, time, channels, height, width) in and
+    out. Cost for T moments of H × W: HW(4TC² + 2T²C) multiply-accumulates; 4C² + 4C parameters.
+    Errors: ValueError if ``heads`` does not divide ``channels`` or the clip has another number of channels.
+    Differs from its paper in being the attention alone: no embedding of time, normalization or residual.
+    """
+
+    def __init__(self, channels: int, heads: int = 4) -> None:
+        super().__init__(channels, heads)
+
+    def forward(
+        self, x: Float[Tensor, "batch time channels height width"]
+    ) -> Float[Tensor, "batch time channels height width"]:
+        batch, _, _, height, _ = x.shape
+        histories = rearrange(x, "b t c height width -> (b height width) c t 1")
+        pattern = "(b height width) c t 1 -> b t c height width"
+        return rearrange(super().forward(histories), pattern, b=batch, height=height)
+
+
 class NonLocal(nn.Module):
     r"""The non-local block: one head of attention between all pixels, added to the map (arXiv:1711.07971).
 
@@ -146,10 +172,3 @@ def guidance_mask(weights: Float[Tensor, "batch heads queries keys"]) -> Bool[Te
     if queries != keys:
         raise ValueError(f"{queries} queries attend to {keys} keys: that is no self-attention, whose scores average 1")
     return weights.mean(1).sum(1) > 1
-
-
-def check_heads(channels: int, heads: int) -> None:
-    """ValueError unless ``heads`` divides ``channels``."""
-    if heads < 1 or channels % heads:
-        fit = [h for h in range(1, channels + 1) if channels % h == 0]
-        raise ValueError(f"{heads} heads do not divide {channels} channels; heads that do: {fit}")

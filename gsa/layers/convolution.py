@@ -1,8 +1,11 @@
 """Convolution: weights that depend on relative position only, as one matrix product, and factored in two."""
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from gsa.layers.checks import check_kernel_size
 
 
 def unfold_convolution(
@@ -59,8 +62,25 @@ class DepthwiseSeparableConvolution(nn.Module):
         return self.conv_pw(self.conv_dw(x))
 
 
-def check_kernel_size(kernel_size: int) -> None:
-    """ValueError unless ``kernel_size`` is odd, so that the window has a middle pixel."""
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        near = max(1, kernel_size - 1)
-        raise ValueError(f"a window of side {kernel_size} has no middle; odd sides do, such as {near} or {near + 2}")
+class MatrixConvolution(nn.Module):
+    r"""A 3×3 convolution without bias whose kernels are the rows of one matrix, as Muon wants to have them.
+
+    .. math:: y_{o,p} = \sum_{c,\delta} w_{o,c,\delta}\, x_{c,\,p+\delta}
+
+    The first kernels begin as the identity, one for each channel that comes in, so that a deep stack passes the image
+    on from the start. Shape: (batch, channels_in, height, width) in, (batch, channels, height, width) out. Cost for N
+    pixels: 9NC′C multiply-accumulates, 9C′C parameters.
+    Differs from ``nn.Conv2d`` in the shape of its weight, (channels, 9·channels_in), and in how it begins.
+    """
+
+    def __init__(self, channels_in: int, channels: int) -> None:
+        super().__init__()
+        kernels = torch.empty(channels, channels_in, 3, 3)
+        nn.init.kaiming_uniform_(kernels, a=5**0.5)
+        nn.init.dirac_(kernels[:channels_in])
+        self.weight = nn.Parameter(kernels.flatten(1))
+
+    def forward(
+        self, x: Float[Tensor, "batch channels_in height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        return F.conv2d(x, self.weight.unflatten(1, (-1, 3, 3)), padding=1)

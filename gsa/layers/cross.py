@@ -4,7 +4,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from gsa.layers.attention import attend, check_heads
+from gsa.layers.attention import attend
+from gsa.layers.checks import check_heads
 from gsa.layers.partition import GLOBAL
 
 

@@ -9,7 +9,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gsa.layers.attention import SelfAttention, attend, held
+from gsa.layers.attention import attend, held
+from gsa.layers.checks import check_kernel_size
 from gsa.layers.partition import divisors
 
 
@@ -72,8 +73,7 @@ class SpatialGate(nn.Module):
 
     def __init__(self, *, kernel_size: int = 7) -> None:
         super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size {kernel_size} has no pixel in its middle; it must be odd")
+        check_kernel_size(kernel_size)
         self.conv = _normalized_convolution(2, 1, kernel_size)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
@@ -146,31 +146,6 @@ class SelectiveKernel(nn.Module):
         keys = rearrange(logits, "b (m c) 1 1 -> b c m 1", m=len(self.paths))
         mixed = attend(torch.ones_like(keys[:, :, :1]), keys, branches.flatten(3), scale=1.0)
         return rearrange(mixed, "b c 1 (height width) -> b c height width", height=x.shape[2])
-
-
-class TemporalAttention(SelfAttention):
-    r"""Self-attention over the time of a clip, at every pixel by itself (arXiv:2102.05095).
-
-    .. math:: Y_{\cdot p} = \operatorname{Attention}(X_{\cdot p}), \qquad X_{\cdot p} \in \mathbb R^{T \times C}
-              \text{ the history of pixel } p
-
-    with :class:`~gsa.layers.attention.SelfAttention`; time has no order and no direction. A clip of one moment has
-    nothing to choose from: the result is the projected values. Shape: (batch, time, channels, height, width) in and
-    out. Cost for T moments of H × W: HW(4TC² + 2T²C) multiply-accumulates; 4C² + 4C parameters.
-    Errors: ValueError if ``heads`` does not divide ``channels`` or the clip has another number of channels.
-    Differs from its paper in being the attention alone: no embedding of time, normalization or residual.
-    """
-
-    def __init__(self, channels: int, heads: int = 4) -> None:
-        super().__init__(channels, heads)
-
-    def forward(
-        self, x: Float[Tensor, "batch time channels height width"]
-    ) -> Float[Tensor, "batch time channels height width"]:
-        batch, _, _, height, _ = x.shape
-        histories = rearrange(x, "b t c height width -> (b height width) c t 1")
-        pattern = "(b height width) c t 1 -> b t c height width"
-        return rearrange(super().forward(histories), pattern, b=batch, height=height)
 
 
 class LargeKernelAttention(nn.Module):

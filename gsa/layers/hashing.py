@@ -5,13 +5,14 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gsa.layers.attention import attend, check_heads, held
+from gsa.layers.attention import attend, held
+from gsa.layers.checks import check_heads
 from gsa.layers.partition import GLOBAL, divisors
 
 SORTED, BUCKETS = "rounds b h (buckets m) d", "(rounds b h buckets) 1 m d"
 
 
-class HashedAttention(nn.Module):
+class LSHAttention(nn.Module):
     r"""Self-attention inside buckets of similar queries and keys, in several rounds (arXiv:2203.04845, 2010.05315).
 
     .. math:: y_i = \sum_r \frac{e^{\ell_{ri}}}{\sum_s e^{\ell_{si}}} \sum_{j \in \mathcal B_r(i)}

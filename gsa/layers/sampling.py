@@ -11,7 +11,7 @@ from torch.utils.flop_counter import register_flop_formula
 from torchvision.ops import deform_conv2d
 
 from gsa.layers.attention import held
-from gsa.layers.convolution import check_kernel_size
+from gsa.layers.checks import check_kernel_size
 
 
 def bilinear_sample(

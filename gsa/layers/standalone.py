@@ -6,7 +6,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from gsa.layers.attention import attend, check_heads
+from gsa.layers.attention import attend
+from gsa.layers.checks import check_heads, check_kernel_size
 from gsa.layers.partition import window as windows
 
 BLOCK = 8
@@ -40,8 +41,7 @@ class StandAloneSelfAttention(nn.Module):
         if width % 2:
             fit = [h for h in range(1, channels + 1) if channels % (2 * h) == 0]
             raise ValueError(f"{heads} heads of {channels} channels are {width} wide: odd; heads of even width: {fit}")
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size {kernel_size} has no centre; it must be odd and positive: 3, 5, 7 …")
+        check_kernel_size(kernel_size)
         if stride < 1:
             raise ValueError(f"stride must be at least 1, got {stride}")
         self.heads, self.kernel_size, self.stride = heads, kernel_size, stride

@@ -6,7 +6,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gsa.layers.attention import SelfAttention, attend, check_heads
+from gsa.layers.attention import SelfAttention, attend
+from gsa.layers.checks import check_heads
 from gsa.layers.partition import GLOBAL, patches
 from gsa.layers.partition import window as windows
 

@@ -52,7 +52,7 @@ class ResNet(nn.Module):
     (counted from 1) comes one :class:`MixingBlock` with ``mechanism``; ``"none"`` adds nothing at all. ``block`` builds
     the blocks from (channels in, channels, stride). A ``stem_window`` above 0 puts an AttentionStem of such windows in
     the place of the 3×3 stem, and the first stage gets a map as many times smaller.
-    Shape: (batch, in_channels, size, size) in, (batch, classes) out.
+    Shape: (batch, in_channels, height, width) in, for images of ``size`` (height, width); (batch, classes) out.
     Errors: ValueError for an unknown mechanism, a stage that the network does not have, a mechanism that does not
     fit the map of its stage, or a stem that does not tile the image.
     """
@@ -68,28 +68,37 @@ class ResNet(nn.Module):
         stem_window: int = 0,
         classes: int = 10,
         in_channels: int = 3,
-        size: int = 32,
+        size: tuple[int, int] = (32, 32),
     ) -> None:
         super().__init__()
-        unknown = set(stages) - set(range(1, len(blocks) + 1))
-        if unknown:
-            raise ValueError(f"stages {sorted(unknown)} do not exist; this network has stages 1…{len(blocks)}")
+        check_stages(stages, 1, len(blocks))
+        rows, columns = size
         if stem_window:
             stem = [AttentionStem(width, in_channels=in_channels, window=stem_window)]
-            size //= stem_window
+            rows, columns = rows // stem_window, columns // stem_window
         else:
             stem = [nn.Conv2d(in_channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)]
         self.stem = nn.Sequential(*stem, nn.ReLU(inplace=True))
         layers, channels_in = [], width
         for stage, depth in enumerate(blocks, start=1):
-            channels, side = width * 2 ** (stage - 1), -(-size // 2 ** (stage - 1))
+            channels, shrunk = width * 2 ** (stage - 1), 2 ** (stage - 1)
             for number in range(depth):
                 layers.append(block(channels_in, channels, 2 if stage > 1 and number == 0 else 1))
                 channels_in = channels
             if mechanism != "none" and stage in stages:
-                layers.append(MixingBlock(build_mechanism(mechanism, channels, (side, side)), channels))
+                layers.append(
+                    MixingBlock(
+                        build_mechanism(mechanism, channels, (-(-rows // shrunk), -(-columns // shrunk))), channels
+                    )
+                )
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(channels_in, classes)
 
     def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:
         return self.head(self.body(self.stem(x)).mean((2, 3)))
+
+
+def check_stages(stages: Sequence[int], first: int, last: int) -> None:
+    """ValueError for stages that a network does not have."""
+    if unknown := sorted(set(stages) - set(range(first, last + 1))):
+        raise ValueError(f"stages {unknown} do not exist; this network has stages {first}…{last}")

@@ -7,31 +7,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gsa.layers import build_mechanism
-from gsa.models.resnet import MixingBlock
+from gsa.layers import MatrixConvolution, build_mechanism
+from gsa.models.resnet import MixingBlock, check_stages
 
 PATCH = 2
 """The side of the patches that the stem whitens."""
-
-
-class MatrixConvolution(nn.Module):
-    """A 3×3 convolution without bias whose kernels are the rows of one matrix, which is what Muon orthogonalises.
-
-    The first kernels begin as the identity, one for each channel that comes in, so that a deep stack passes the image
-    on from the start.
-    """
-
-    def __init__(self, channels_in: int, channels: int) -> None:
-        super().__init__()
-        kernels = torch.empty(channels, channels_in, 3, 3)
-        nn.init.kaiming_uniform_(kernels, a=5**0.5)
-        nn.init.dirac_(kernels[:channels_in])
-        self.weight = nn.Parameter(kernels.flatten(1))
-
-    def forward(
-        self, x: Float[Tensor, "batch channels_in height width"]
-    ) -> Float[Tensor, "batch channels height width"]:
-        return F.conv2d(x, self.weight.unflatten(1, (-1, 3, 3)), padding=1)
 
 
 class ConvolutionGroup(nn.Module):
@@ -55,46 +35,57 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 class WhitenedNet(nn.Module):
-    r"""What short trainings on CIFAR-10 use (arXiv:2404.00498), with any mechanism after any of its groups.
+    r"""The fast host: what short trainings on CIFAR-10 use (arXiv:2404.00498), with any mechanism after any group.
 
     The stem convolves with :func:`whitening_kernels` W and −W, which are computed once, not trained:
 
     .. math:: y = \delta\big([W; -W] * x + b\big)
 
-    Then come groups of two 3×3 convolutions that halve the map, the maximum over it and a linear layer. After each of
-    ``stages`` (counted from 1) follows one :class:`~gsa.models.resnet.MixingBlock` with ``mechanism``.
+    Then come three groups of two 3×3 convolutions that halve the map, with ``width`` channels times ``growth``, the
+    maximum over the map and a linear layer. After each of ``stages`` (counted from 1) follows one
+    :class:`~gsa.models.resnet.MixingBlock` with ``mechanism``.
 
-    Shape: (batch, in_channels, size, size) in, (batch, classes) out; the maps have (size − 1)/2, /4 and /8 pixels a
-    side, rounded down. Errors: ValueError for a stage that there is not, or a mechanism that does not fit its map.
-    Differs from the published network in the mechanism, in its last layer (a bias, and no factor of 1/9), in the ε of
-    its norms, in how the bias of the stem begins, and in that the patches are centred.
+    Shape: (batch, in_channels, height, width) in, for images of ``size`` (height, width); (batch, classes) out. One
+    row and one column of zeros before the image keep the map of the stem as large as the image, so that the groups
+    leave a half, a quarter and an eighth of each side, rounded down; without ``padded`` the stem loses a row and a
+    column, as the published one does, and 32×32 images leave maps of 15, 7 and 3 pixels a side.
+    Errors: ValueError for images too small, for a stage that there is not, or a mechanism that does not fit its map.
+    Differs from the published network in the mechanism, in ``padded``, in its widths, in its last layer (a bias, and no
+    factor of 1/9), in the ε of its norms and in how the bias of the stem begins.
     """
 
     def __init__(
         self,
-        widths: Sequence[int] = (64, 256, 256),
+        width: int,
         *,
+        growth: Sequence[int] = (1, 2, 4),
+        padded: bool = True,
         mechanism: str = "none",
         stages: Sequence[int] = (1,),
         classes: int = 10,
         in_channels: int = 3,
-        size: int = 32,
+        size: tuple[int, int] = (32, 32),
     ) -> None:
         super().__init__()
-        if unknown := set(stages) - set(range(1, len(widths) + 1)):
-            raise ValueError(f"stages {sorted(unknown)} do not exist; this network has stages 1…{len(widths)}")
-        channels_in, side, body = 2 * in_channels * PATCH**2, size - PATCH + 1, []
+        check_stages(stages, 1, len(growth))
+        channels_in, body = 2 * in_channels * PATCH**2, []
+        rows, columns = (side if padded else side - PATCH + 1 for side in size)
+        if min(rows, columns) < 2 ** len(growth):
+            raise ValueError(f"images of {size[0]}×{size[1]} pixels leave nothing after {len(growth)} halvings")
+        self.margin = PATCH - 1 if padded else 0
         self.stem = nn.Conv2d(in_channels, channels_in, PATCH)
         self.stem.weight.requires_grad_(False)
-        for stage, channels in enumerate(widths, 1):
+        for stage, factor in enumerate(growth, 1):
+            channels, rows, columns = factor * width, rows // 2, columns // 2
             body.append(ConvolutionGroup(channels_in, channels))
-            channels_in, side = channels, side // 2
+            channels_in = channels
             if mechanism != "none" and stage in stages:
-                body.append(MixingBlock(build_mechanism(mechanism, channels, (side, side)), channels))
+                body.append(MixingBlock(build_mechanism(mechanism, channels, (rows, columns)), channels))
         self.body = nn.Sequential(*body)
         self.head = nn.Linear(channels_in, classes)
 
     def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:
+        x = F.pad(x, (self.margin, 0, self.margin, 0)) if self.margin else x
         return self.head(self.body(F.gelu(self.stem(x))).amax((2, 3)))
 
     @torch.no_grad()

@@ -9,20 +9,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gsa.layers import FoldedGlobalSparseAttention, GlobalSparseAttention
-from gsa.models.resnet import BasicBlock, MixingBlock
+from gsa.models.resnet import BasicBlock, MixingBlock, check_stages
 
 BLOCKS, PATCHES = (1, 2, 2, 2), (4, 4, 4, 2, 1)
 """Blocks of the four stages, and the side of a patch before the stem and in each stage."""
 
-LAYERS: dict[str, Callable[[int, int, int], nn.Module]] = {
-    "none": lambda channels, side, patch: nn.Identity(),
-    "gsa-folded": lambda channels, side, patch: FoldedGlobalSparseAttention(channels, size=(side, side), patch=patch),
-    "gsa": lambda channels, side, patch: GlobalSparseAttention(channels, gcd(channels, 4), patch=patch),
+Size = tuple[int, int]
+
+LAYERS: dict[str, Callable[[int, Size, int], nn.Module]] = {
+    "none": lambda channels, size, patch: nn.Identity(),
+    "gsa-folded": lambda channels, size, patch: FoldedGlobalSparseAttention(channels, size=size, patch=patch),
+    "gsa": lambda channels, size, patch: GlobalSparseAttention(channels, gcd(channels, 4), patch=patch),
 }
 """What it can carry: nothing, the layer as its author coded it, and as they described it."""
 
 
-class SourceResNet(nn.Module):
+class GSAResNet(nn.Module):
     r"""The residual network of the source, "Integrating Global Sparse Attention into ResNet".
 
     Two channels that say where a pixel is are appended to the image,
@@ -34,8 +36,9 @@ class SourceResNet(nn.Module):
     computes is added to what it is given, without normalisation. ``stages`` says where it stands: 0 is before the stem;
     the source has all of 0 to 4.
 
-    Shape: (batch, in_channels, size, size) in, (batch, classes) out. With ``gsa-folded`` everywhere and images of
-    32 × 32 most of its 59.4 M parameters are the D × D projections of the layer's second stage.
+    Shape: (batch, in_channels, height, width) in, for images of ``size``; (batch, classes) out. With ``gsa-folded``
+    everywhere and images of 32 × 32 most of its 59.4 M parameters are the D × D projections of the layer's second
+    stage.
     Errors: ValueError for a mechanism that is none of ``none``, ``gsa-folded`` and ``gsa``, a stage that there is not,
     or patches that do not tile the maps.
     Differs from the source, as far as that is known, in nothing; its recipe for training is not given.
@@ -49,30 +52,31 @@ class SourceResNet(nn.Module):
         stages: Sequence[int] = (),
         classes: int = 10,
         in_channels: int = 3,
-        size: int = 32,
+        size: Size = (32, 32),
     ) -> None:
         super().__init__()
         if mechanism not in LAYERS:
             raise ValueError(f"the source's network does not carry {mechanism!r}; it takes {', '.join(LAYERS)}")
-        if unknown := set(stages) - set(range(len(PATCHES))):
-            raise ValueError(f"stages {sorted(unknown)} do not exist; this network has stages 0…{len(PATCHES) - 1}")
+        check_stages(stages, 0, len(PATCHES) - 1)
 
-        def layer(stage: int, channels: int, side: int) -> nn.Module:
+        def layer(stage: int, channels: int) -> nn.Module:
             if mechanism == "none" or stage not in stages:
                 return nn.Identity()
-            return MixingBlock(LAYERS[mechanism](channels, side, PATCHES[stage]))
+            shrunk = 2 ** max(stage - 1, 0)
+            rows, columns = (-(-side // shrunk) for side in size)
+            return MixingBlock(LAYERS[mechanism](channels, (rows, columns), PATCHES[stage]))
 
-        self.register_buffer("positions", positions(size), persistent=False)
-        self.mix = layer(0, in_channels + 2, size)
+        self.register_buffer("positions", positions(*size), persistent=False)
+        self.mix = layer(0, in_channels + 2)
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels + 2, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
         )
         blocks, channels_in = [], width
         for stage, depth in enumerate(BLOCKS, start=1):
-            channels, side = width * 2 ** (stage - 1), size // 2 ** (stage - 1)
+            channels = width * 2 ** (stage - 1)
             for number in range(depth):
                 stride = 2 if stage > 1 and number == 0 else 1
-                blocks.append(MixedBasicBlock(channels_in, channels, stride, layer(stage, channels, side)))
+                blocks.append(MixedBasicBlock(channels_in, channels, stride, layer(stage, channels)))
                 channels_in = channels
         self.body = nn.Sequential(*blocks)
         self.head = nn.Linear(channels_in, classes)
@@ -94,8 +98,8 @@ class MixedBasicBlock(BasicBlock):
         return F.relu(self.shortcut(x) + self.bn2(self.conv2(y)))
 
 
-def positions(size: int) -> Float[Tensor, "2 size size"]:
+def positions(height: int, width: int) -> Float[Tensor, "2 {height} {width}"]:
     """The two channels that say where a pixel is: a sine that depends on the row, a cosine that does on the column."""
-    places = torch.arange(size, dtype=torch.float32)
-    angles = places / 10000 ** (2 * places / size)
-    return torch.stack((angles.sin()[:, None].expand(size, size), angles.cos()[None].expand(size, size)))
+    rows, columns = (torch.arange(side, dtype=torch.float32) for side in (height, width))
+    sines, cosines = (rows / 10000 ** (2 * rows / height)).sin(), (columns / 10000 ** (2 * columns / width)).cos()
+    return torch.stack((sines[:, None].expand(height, width), cosines.expand(height, width)))

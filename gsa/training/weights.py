@@ -8,9 +8,11 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save
 from torch import nn
 
-from gsa.checkpoint import load_state
-from gsa.pipeline import Normalizer
-from gsa.training import Config, Run, build_for, to_json
+from gsa.data.pipeline import Normalizer
+from gsa.training.checkpoint import load_state
+from gsa.training.config import Config
+from gsa.training.loop import build_for
+from gsa.training.record import Run, to_json
 
 LIMIT = 900_000
 """The bytes that the numbers of a file may take: weights travel with the book, and the book stays small."""

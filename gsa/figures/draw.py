@@ -1,90 +1,18 @@
-"""How the book draws: one style, one meaning for each colour, and the pictures that chapters share."""
+"""The pictures that chapters share: maps and what a pixel sees in them, costs, curves and tables of runs."""
 
-import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import pairwise, zip_longest
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from cycler import cycler
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from gsa.training import Record
-
-COLOURS = {
-    "blue": "#0072b2",
-    "vermilion": "#c84e00",
-    "green": "#00805a",
-    "purple": "#94459a",
-    "ochre": "#8a6a00",
-    "grey": "#6b6b6b",
-}
-"""Six colours that colour-blind readers tell apart, each dark enough on white (4.5:1) to be the colour of a text."""
-
-INK = "#1f2933"
-QUERY, KEY, VALUE = COLOURS["vermilion"], COLOURS["blue"], COLOURS["green"]
-SEEN, UNSEEN = "#b4d9ee", "#eef0f2"
-
-Pixel = tuple[int, int]
-"""(row, column), counted from the upper left corner."""
-
-RC = {
-    "figure.figsize": (7.2, 3.2),
-    "figure.dpi": 200,
-    "savefig.dpi": 200,
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-    "savefig.facecolor": "white",
-    "figure.constrained_layout.use": True,
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.labelsize": 10,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.fontsize": 9,
-    "axes.titlelocation": "left",
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "xtick.color": "#4a5561",
-    "ytick.color": "#4a5561",
-    "axes.edgecolor": "#8a949e",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "grid.color": "#e3e7eb",
-    "lines.linewidth": 1.8,
-    "lines.markersize": 5,
-    "legend.frameon": False,
-    "axes.prop_cycle": cycler(color=list(COLOURS.values()))
-    + cycler(linestyle=["-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1))]),
-    "image.cmap": "Blues",
-    "image.interpolation": "nearest",
-}
-
-
-def use_style() -> None:
-    """Draw in the book's style from here on: white figures, 7.2 inches wide, which is the text column."""
-    plt.rcParams.update(RC)
-    if "ipykernel" in sys.modules:
-        from matplotlib_inline.backend_inline import set_matplotlib_formats
-
-        set_matplotlib_formats("png", bbox_inches=None)  # uncropped: every figure keeps the width of the column
-
-
-def tint(colour: str, strength: float = 0.3) -> tuple[float, ...]:
-    """The colour thinned with white, to lie under a text."""
-    return tuple(1 - strength * (1 - part) for part in to_rgb(colour))
+from gsa.figures.style import COLOURS, INK, QUERY, SEEN, UNSEEN, Pixel
 
 
 def draw_map(axes: Axes, colours: np.ndarray, *, text: np.ndarray | None = None, block: int = 0) -> Axes:
@@ -183,15 +111,11 @@ def draw_images(
         axes.set_axis_off()
 
 
-def draw_curves(axes: Axes, records: Sequence[Record], measure: str) -> Axes:
-    """A share that `Epoch` calls ``measure``, over the epochs of runs: one line a run, one stroke an arm."""
-    arms = sorted({record.config.arm for record in records}, key=lambda arm: (arm != "none", arm))
-    styles = dict(zip(arms, plt.rcParams["axes.prop_cycle"]))
-    for record in records:
-        shares = [getattr(epoch, measure) for epoch in record.history]
-        label = f"{record.config.arm}, seed {record.config.seed}"
-        axes.plot(range(1, len(shares) + 1), 100 * np.array(shares), label=label, **styles[record.config.arm])
-    axes.set(xlabel="epoch", ylabel=f"{measure.replace('_', ' ')} (%)")
+def draw_curves(axes: Axes, curves: Mapping[str, Sequence[float]], measure: str) -> Axes:
+    """Shares that runs reached, over their epochs: one line a run, by its name."""
+    for name, shares in curves.items():
+        axes.plot(range(1, len(shares) + 1), 100 * np.array(shares), label=name)
+    axes.set(xlabel="epoch", ylabel=f"{measure} (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y")
     return axes
@@ -243,61 +167,3 @@ def draw_accuracy_cost(axes: Axes, table: pd.DataFrame) -> Axes:
     room = max(0.1, 1 - (high - low) / 2)
     axes.set_ylim(low - room, high + room)
     return axes
-
-
-FRAMED: Pixel = (5, 2)
-
-
-def family() -> dict[str, dict[str, np.ndarray]]:
-    """The layers of the book by who computes their weights: a sketch of those of the FRAMED pixel of an 8 × 8 map."""
-    row, column = np.indices((8, 8))
-    down, right = row - FRAMED[0], column - FRAMED[1]
-    content = np.random.default_rng(1).uniform(0.15, 0.9, (8, 8))
-    neighbours = np.maximum(abs(down), abs(right))
-    patch = (row // 4 == FRAMED[0] // 4) & (column // 4 == FRAMED[1] // 4)
-    sampled = np.zeros((8, 8))
-    sampled[[2, 3, 3, 4, 5, 5, 6, 7, 7], [1, 3, 6, 0, 2, 5, 3, 0, 4]] = 0.7
-    return {
-        "Training, once for all,\nfor each offset j − i": {
-            "1 convolution\nits neighbours": (neighbours < 2) * (0.85 - 0.2 * (abs(down) + abs(right))),
-        },
-        "A small network,\nfrom the map": {
-            "2 gates\nitself": (neighbours == 0) * 0.85,
-            "3 sampling\nwhere it points": sampled,
-        },
-        "i and j together: the\nquery of i meets\nthe key of j": {
-            "4 self-attention\neverywhere": content,
-            "5 stand-alone\nits neighbours": (neighbours < 3) * content,
-            "6 Twins\nits window, then\nall summaries": np.where(
-                patch, content, 0.5 * (row % 4 % 3 > 0) * (column % 4 % 3 > 0)
-            ),
-            "7 GSA\nits sub-image,\nthen its patch": np.where((down % 4 == 0) & (right % 4 == 0), 0.85, patch * 0.3),
-        },
-    }
-
-
-def draw_family() -> Figure:
-    """The map of the book: one branch for each way to compute weights, and for each layer the positions it covers."""
-    figure = plt.figure(figsize=(7.2, 6.2), layout="none")
-    branch = partial(Line2D, color=COLOURS["grey"], linewidth=1, transform=figure.transFigure)
-    figure.text(0.01, 0.945, r"$y_i = \sum_j\; w_{ij}\; v_j$", fontsize=15)
-    figure.text(0.01, 0.87, "Who computes the weights,\nand from what?", weight="bold", va="center")
-    figure.text(0.33, 0.884, "Over which positions?", weight="bold", va="center")
-    figure.text(0.33, 0.856, "Framed: i. The darker a pixel, the more it counts.", va="center")
-    for number, (who, layers) in enumerate(family().items()):
-        bottom = 0.6 - 0.27 * number
-        middle = bottom + 0.08
-        figure.text(0.045, middle, who, va="center")
-        figure.add_artist(branch([0.02, 0.02, 0.04], [0.83 if number == 0 else middle + 0.27, middle, middle]))
-        for column, (name, weights) in enumerate(layers.items()):
-            axes = figure.add_axes((0.33 + 0.17 * column, bottom, 0.16, 0.16))
-            title, positions = name.split("\n", 1)
-            draw_map(
-                axes,
-                np.array(to_rgb(UNSEEN)) + weights[..., None] * np.subtract(to_rgb(COLOURS["blue"]), to_rgb(UNSEEN)),
-            )
-            axes.set_title(title, fontsize=10, loc="center", weight="bold")
-            axes.set_xlabel(positions, fontsize=9)
-            axes.set_ylabel("")
-            mark(axes, FRAMED)
-    return figure

@@ -6,7 +6,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gsa.layers import GLOBAL, attend
+from gsa.layers.attention import attend
+from gsa.layers.partition import GLOBAL
 
 
 def positions(height: int, width: int) -> Float[Tensor, "{height}*{width} 2"]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from gsa.data import Dataset
+from gsa.data.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ def split(dataset: Dataset, holdout: float, images: int, device: torch.device) -
     """Training, held-out and test images; the same ones are held out whatever the seed of a run.
 
     ``holdout`` is the share of the training set kept back, ``images`` how many of the rest are used, 0 for all.
-    Errors: ValueError for a share that keeps no image back, or all of them.
+    Errors: ValueError for a share that keeps all images back, or none although it is not 0.
     """
     order = torch.randperm(len(dataset.y_train), generator=torch.Generator().manual_seed(0))
     kept_back = round(holdout * len(order))
-    if not 0 < kept_back < len(order):
+    if not bool(holdout) <= kept_back < len(order):
         raise ValueError(f"a holdout of {holdout} keeps back {kept_back} of {len(order)} training images")
     train = Images(dataset.x_train, dataset.y_train)
     used = order[kept_back:][: images or None]
@@ -43,18 +43,19 @@ def split(dataset: Dataset, holdout: float, images: int, device: torch.device) -
 
 
 def batches(images: Images, size: int, seed: int, epoch: int, crop: int) -> Iterator[Images]:
-    """One epoch of augmented batches of equal ``size``, a function of (seed, epoch) alone; the last few left out."""
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
-    flips = alternating_flips(len(images), seed, epoch)
+    """One epoch of augmented batches of equal ``size``, a function of (seed, epoch) alone; the last few left out.
+
+    What is drawn for the epoch goes to the device at its beginning, all at once.
+    """
+    device, count = images.x.device, len(images)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).to(device)
+    flips = alternating_flips(count, seed, epoch).to(device)
     offsets = torch.randint(
-        2 * crop + 1, (len(images), 2), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch + 500_000)
-    )
-    device = images.x.device
-    for start in range(0, len(images) - size + 1, size):
-        index = order[start : start + size]
-        batch = images.take(index.to(device), device)
-        x = flip(shift(batch.x, offsets[index].to(device), crop), flips[index].to(device))
-        yield Images(x, batch.y)
+        2 * crop + 1, (count, 2), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch + 500_000)
+    ).to(device)
+    for index in order[: count - count % size].split(size):
+        batch = images.take(index, device)
+        yield Images(flip(shift(batch.x, offsets[index], crop), flips[index]), batch.y)
 
 
 def alternating_flips(images: int, seed: int, epoch: int) -> Bool[Tensor, " images"]:

@@ -1,11 +1,9 @@
 """The ledger: one JSON file per finished run, and what the runs of a study say together."""
 
-import itertools
 import json
 import math
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
@@ -14,14 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
-from scipy import stats
 
+from gsa.files import whole
+from gsa.results.statistics import expected_sigma, points, seeds_to_see, t_interval, wilson
 from gsa.training import Config, Record
-from gsa.weights import Trained, unpack
+from gsa.training.weights import Trained, unpack
 
 LEGEND = """\
 ±        95 % t-interval over seeds: covers the mean accuracy, on these test images, that more seeds would tend to.
-flips    mean test accuracy, %, when each image and its mirror image vote together.
+TTA      mean test accuracy, %, with test-time augmentation: an image and its mirror image vote together.
 images   one run shows no spread over seeds. Given instead is the 95 % Wilson interval over its test images: it covers
          what this one trained network would score on all such images. It cannot tell two arms apart.
 σ        standard deviation between seeds; "expected" is that of the formula √(error/2N) for N test images.
@@ -33,8 +32,8 @@ verdict  what the 95 % t-interval of the paired difference over shared seeds all
 _RECORD = TypeAdapter(Record)
 
 
-_HERE = Path(__file__).parent
-PUBLISHED = _HERE / "results" if (_HERE / "results").is_dir() else _HERE.parent / "results"
+_INSTALLED = Path(__file__).parent / "records"
+PUBLISHED = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "results"
 """The runs that came with the book: inside an installed package, or beside it in the repository."""
 
 
@@ -51,7 +50,8 @@ class Ledger:
 
     def records(self, study: str | None = None) -> list[Record]:
         """The runs of a study, or of all, in the order of study, arm and seed."""
-        records = [self._read(path) for path in self.path.glob("*/*.json") if study in (None, path.parent.name)]
+        paths = [path for path in self.path.glob("*/*.json") if not any(map(is_hidden, (path, path.parent)))]
+        records = [self._read(path) for path in paths if study in (None, path.parent.name)]
         records.sort(key=lambda record: (record.config.study, record.config.arm, record.config.seed))
         first: dict[tuple[str, str], Config] = {}
         for record in records:
@@ -85,7 +85,7 @@ class Ledger:
     def add(self, record: Record, weights: bytes | None = None) -> Path:
         """Keep a finished run, whole or not at all, and return its file.
 
-        ``weights``, as :func:`gsa.weights.pack` makes them, go beside it, and their SHA-256 into the record.
+        ``weights``, as :func:`gsa.training.weights.pack` makes them, go beside it, and their SHA-256 into the record.
         """
         self.check(record.config)
         target = self._file(record.config)
@@ -95,8 +95,10 @@ class Ledger:
         kept = target.with_suffix(".safetensors")
         try:
             if weights:
-                _write(kept, weights)
-            _write(target, text)
+                with whole(kept) as partial:
+                    partial.write_bytes(weights)
+            with whole(target) as partial:
+                partial.write_bytes(text)
         except OSError:
             kept.unlink(missing_ok=True)
             raise
@@ -122,7 +124,8 @@ class Ledger:
         """
         arms: dict[str, dict[int, Record]] = {}
         for record in self.records(study):
-            arms.setdefault(record.config.arm, {})[record.config.seed] = record
+            if record.test_accuracy is not None:
+                arms.setdefault(record.config.arm, {})[record.config.seed] = record
         if not arms:
             raise ValueError(f"no runs of study {study!r} in {self.path}; it has {self.studies() or 'no runs at all'}")
         against = arms.get(control, {})
@@ -141,11 +144,6 @@ class Ledger:
     def text(self, study: str, control: str = "none") -> str:
         """The displayed table with its legend, for a terminal."""
         return f"study {study}\n\n{self.display(study, control).reset_index().to_string(index=False)}\n\n{LEGEND}"
-
-    def curves(self, study: str) -> pd.DataFrame:
-        """One row an epoch of every run: arm, seed and the fields of `Epoch`."""
-        runs = [(record, {"arm": record.config.arm, "seed": record.config.seed}) for record in self.records(study)]
-        return pd.DataFrame([name | asdict(epoch) for record, name in runs for epoch in record.history])
 
     def _weights(self) -> str:
         kept = [record.config for record in self.records() if record.weights_sha256]
@@ -175,50 +173,9 @@ def speed(path: str | Path = PUBLISHED) -> pd.DataFrame:
     return pd.DataFrame(json.loads((Path(path) / "speed.json").read_text())["rows"])
 
 
-def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and its 95 % t-interval, mean ∓ t(n−1)·σ/√n; NaN where a lone value or equal values give no scale."""
-    if not len(values):
-        return math.nan, math.nan, math.nan
-    mean = float(np.mean(values))
-    if np.ptp(values) < 1e-9:  # equal accuracies differ by rounding only, and a σ of 1e-17 is no evidence
-        return mean, math.nan, math.nan
-    low, high = stats.t.interval(0.95, len(values) - 1, mean, stats.sem(values))
-    return mean, float(low), float(high)
-
-
-def wilson(accuracy: float, images: int) -> tuple[float, float]:
-    """95 % Wilson interval of a network's accuracy on all such images, given its accuracy on so many of them."""
-    interval = stats.binomtest(round(accuracy * images), images).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
-def expected_sigma(accuracy: float, images: int) -> float:
-    r"""The standard deviation between seeds that is to be expected of an accuracy on so many test images.
-
-    .. math:: \sigma = \sqrt{(1 - p) / 2N}
-
-    It follows for two classes (arXiv:2304.01910) if ensembles of the runs are calibrated and the runs are equally good
-    on all such images. Of more classes the same argument gives at most this, and what the runs differ by on all images,
-    as short ones do, comes on top: there it is a guide.
-    """
-    return math.sqrt((1 - accuracy) / (2 * images))
-
-
-def seeds_to_see(difference: float, sigma: float) -> float:
-    """Seeds an arm for 80 % power: as often, the 95 % t-interval of paired differences has zero below it.
-
-    At least two, NaN without σ or a difference. Of many seeds it is 2(z.975 + z.8)²σ²/δ² = 15.7σ²/δ², of few it is
-    more. Runs of two arms that share a seed are taken to be as different as others; where they are alike, fewer do.
-    """
-    if math.isnan(sigma) or math.isnan(difference) or not sigma or abs(difference) < 1e-9:
-        return math.nan
-    ratio = difference / (sigma * math.sqrt(2))
-
-    def power(seeds: int) -> float:
-        return float(stats.nct.sf(stats.t.ppf(0.975, seeds - 1), seeds - 1, ratio * math.sqrt(seeds)))
-
-    seeds = max(2, math.floor((stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) ** 2 / ratio**2))
-    return float(next(n for n in itertools.count(seeds) if power(n) >= 0.8))
+def is_hidden(path: Path) -> bool:
+    """Whether a file or folder is none of ours: what systems and editors leave begins with a dot."""
+    return path.name.startswith(".")
 
 
 def _parse(text: bytes, path: Path) -> Record:
@@ -232,21 +189,9 @@ def _parse(text: bytes, path: Path) -> Record:
     if len(record.history) != record.config.epochs:
         done = f"{len(record.history)} of {record.config.epochs} epochs"
         raise ValueError(f"{path} is no finished run: history has {done}")
-    if not 0 <= record.test_accuracy <= 1:
+    if record.test_accuracy is not None and not 0 <= record.test_accuracy <= 1:
         raise ValueError(f"{path} is no finished run: test_accuracy {record.test_accuracy} is no share of 1")
     return record
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All of it or nothing."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError as error:
-        raise _unwritable(path, error.strerror) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _unwritable(path: Path, reason: str | None) -> OSError:
@@ -267,7 +212,7 @@ def _summary(runs: list[Record]) -> dict[str, Any]:
         "high": high,
         "images_low": images_low,
         "images_high": images_high,
-        "accuracy_flip": float(np.mean([run.test_accuracy_flip for run in runs])),
+        "accuracy_tta": float(np.mean([run.test_accuracy_tta for run in runs])),
         "sigma": sigma,
         "expected_sigma": expected,
         "seeds_for_half_point": seeds_to_see(0.005, expected if len(runs) == 1 else sigma),
@@ -305,7 +250,7 @@ def _cells(row: dict[str, Any], control: str) -> dict[str, str]:
         "arm": row["arm"],
         "seeds": str(row["seeds"]),
         "test accuracy, %": accuracy,
-        "flips": points(row["accuracy_flip"]),
+        "TTA": points(row["accuracy_tta"]),
         "σ": points(row["sigma"]),
         "expected σ": points(row["expected_sigma"]),
         "seeds for 0.5": _whole(row["seeds_for_half_point"]),
@@ -323,10 +268,3 @@ def _cells(row: dict[str, Any], control: str) -> dict[str, str]:
 
 def _whole(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:,.0f}"
-
-
-def points(value: float, low: float = math.nan, high: float = math.nan, sign: str = "") -> str:
-    """A share in percent, with half the width of its interval where there is one."""
-    if math.isnan(value):
-        return "–"
-    return f"{100 * value:{sign}.2f}" + ("" if math.isnan(low) else f" ± {50 * (high - low):.2f}")

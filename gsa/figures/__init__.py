@@ -1,0 +1,45 @@
+"""How the book draws: one style, one meaning for each colour, and the pictures that chapters share."""
+
+from gsa.figures.draw import (
+    draw_accuracy_cost,
+    draw_butterfly,
+    draw_costs,
+    draw_curves,
+    draw_forest,
+    draw_growth,
+    draw_images,
+    draw_map,
+    draw_sight,
+    draw_weights,
+    mark,
+)
+from gsa.figures.family import FRAMED, draw_family, members
+from gsa.figures.style import COLOURS, INK, KEY, QUERY, RC, SEEN, UNSEEN, VALUE, Pixel, tint, use_style
+
+__all__ = [
+    "COLOURS",
+    "FRAMED",
+    "INK",
+    "KEY",
+    "QUERY",
+    "RC",
+    "SEEN",
+    "UNSEEN",
+    "VALUE",
+    "Pixel",
+    "draw_accuracy_cost",
+    "draw_butterfly",
+    "draw_costs",
+    "draw_curves",
+    "draw_family",
+    "draw_forest",
+    "draw_growth",
+    "draw_images",
+    "draw_map",
+    "draw_sight",
+    "draw_weights",
+    "mark",
+    "members",
+    "tint",
+    "use_style",
+]

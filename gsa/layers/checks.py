@@ -1,0 +1,17 @@
+"""What arguments must be: one place for the checks that several layers make, and for what they say."""
+
+from gsa.layers.partition import divisors
+
+
+def check_heads(channels: int, heads: int) -> None:
+    """ValueError unless ``heads`` divides ``channels``."""
+    if heads < 1 or channels % heads:
+        fit = divisors(channels)
+        raise ValueError(f"{heads} heads do not divide {channels} channels; heads that do: {fit}")
+
+
+def check_kernel_size(kernel_size: int) -> None:
+    """ValueError unless ``kernel_size`` is odd, so that the window has a middle pixel."""
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        near = max(1, kernel_size - 1)
+        raise ValueError(f"a window of side {kernel_size} has no middle; odd sides do, such as {near} or {near + 2}")

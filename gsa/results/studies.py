@@ -1,0 +1,169 @@
+"""The studies behind the book: which arms are trained, with which seeds, recipe and learning rate."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from gsa.results.ledger import Ledger
+from gsa.training import Config
+
+
+@dataclass(frozen=True)
+class Study:
+    """A recipe, the arms that follow it, each with what it changes, and their seeds.
+
+    With ``multipliers`` the learning rates of an arm are those of the recipe times one of them: the one whose single
+    run, kept in a study of its own, ends with the highest accuracy on held-out training images. Those runs do not read
+    the test images.
+    """
+
+    recipe: Config
+    arms: Mapping[str, Mapping[str, object]]
+    seeds: Sequence[int] = range(5)
+    multipliers: Sequence[float] = ()
+
+    @property
+    def name(self) -> str:
+        return self.recipe.study
+
+    def config(self, arm: str, seed: int, multiplier: float = 1.0) -> Config:
+        """One run. ValueError if the study has no such arm."""
+        if arm not in self.arms:
+            raise ValueError(f"study {self.name} has no arm {arm!r}; it has {', '.join(self.arms)}")
+        config = replace(self.recipe, **self.arms[arm], seed=seed)
+        rates = {name: getattr(config, name) * multiplier for name in ("lr", "mechanism_lr")}
+        return replace(config, **rates, named="" if config.arm == arm else arm)
+
+    def choices(self, arm: str) -> dict[float, Config]:
+        """The runs that choose the learning rates of an arm, by multiplier."""
+        return {
+            multiplier: replace(self.config(arm, 0, multiplier), study=study, test=False)
+            for multiplier, study in self.choice_studies().items()
+        }
+
+    def choice_studies(self) -> dict[float, str]:
+        """The studies that keep those runs, by multiplier."""
+        return {multiplier: f"{self.name}-rate{multiplier:g}" for multiplier in self.multipliers}
+
+    def multiplier(self, arm: str, ledger: Ledger) -> float:
+        """The one that was best on held-out images. ValueError while one of its runs is missing."""
+        if not self.multipliers:
+            return 1.0
+        choices = self.choices(arm)
+        if missing := [config.study for config in choices.values() if not ledger.has(config)]:
+            raise ValueError(f"no rate can be chosen for {arm} before its runs in {', '.join(missing)}")
+        kept = {record.config: record for config in choices.values() for record in ledger.records(config.study)}
+        return max(choices, key=lambda multiplier: kept[choices[multiplier]].holdout_accuracy_tta)
+
+    def runs(self, ledger: Ledger, arms: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Config]:
+        """All runs of the study, or of these arms and seeds: one seed of every arm after the other.
+
+        Errors: as :meth:`multiplier`.
+        """
+        multipliers = {arm: self.multiplier(arm, ledger) for arm in arms or self.arms}
+        return [self.config(arm, seed, best) for seed in seeds or self.seeds for arm, best in multipliers.items()]
+
+
+def carrying(*mechanisms: str) -> dict[str, dict[str, object]]:
+    """Arms that differ in the mechanism alone, and are called after it."""
+    return {mechanism: {"mechanism": mechanism} for mechanism in mechanisms}
+
+
+def widened(*mechanisms: str) -> dict[str, dict[str, object]]:
+    """Hosts without a mechanism, as wide as costs what they cost with one."""
+    return {
+        f"none-{cost}-of-{mechanism}": {"mechanism": mechanism, "match": cost}
+        for mechanism in mechanisms
+        for cost in ("parameters", "macs")
+    }
+
+
+RESIDUAL = Config(
+    model="resnet20",
+    stages=(2, 3),
+    epochs=30,
+    batch=128,
+    optimizer="sgd",
+    lr=0.2,
+    momentum=0.9,
+    weight_decay=5e-4,
+    mechanism_weight_decay=0.05,
+    warmup=0.2,
+    label_smoothing=0.1,
+    crop=4,
+    precision="bf16",
+)
+"""The recipe of residual hosts."""
+
+SPEEDRUN = Config(model="whitened-published", holdout=0.0, precision="bf16", study="speedrun")
+
+STUDIES: dict[str, Study] = {
+    study.name: study
+    for study in (
+        Study(
+            replace(RESIDUAL, model="source", stages=(0, 1, 2, 3, 4), study="sources"),
+            carrying("none", "gsa-folded", "gsa"),
+            seeds=range(3),
+            multipliers=(0.5, 1.0, 2.0),
+        ),
+        Study(replace(RESIDUAL, study="resnet20-cpu"), carrying("none", "gsa"), seeds=[0]),
+        Study(
+            replace(RESIDUAL, model="resnet10", width=32, stages=(2,), epochs=12, study="resnet10"),
+            carrying("none", "gsa"),
+            seeds=[0],
+        ),
+        Study(
+            replace(RESIDUAL, model="resnet10", width=32, stages=(2,), epochs=20, study="resnet10-20epochs"),
+            carrying("none", "gsa", "conv"),
+            seeds=[0],
+        ),
+        Study(
+            SPEEDRUN,
+            {
+                f"{mechanism}-{epochs}epochs": {"mechanism": mechanism, "epochs": epochs}
+                for epochs in (3, 8)
+                for mechanism in ("none", "gsa")
+            },
+            seeds=[1],
+        ),
+        Study(
+            replace(SPEEDRUN, holdout=0.1, test=False, study="speedrun-held-out"),
+            {f"{mechanism}-3epochs": {"mechanism": mechanism} for mechanism in ("none", "gsa")},
+            seeds=[0],
+        ),
+    )
+}
+"""By name. Every number in results/ has its recipe here."""
+
+
+def progress(ledger: Ledger) -> pd.DataFrame:
+    """How many of the planned runs the ledger has: one row an arm, one column a study, as "done/planned"."""
+    done = [(record.config.study, record.config.arm, record.config.seed) for record in ledger.records()]
+    counts = {
+        name: {arm: f"{sum((name, arm, s) in done for s in study.seeds)}/{len(study.seeds)}" for arm in study.arms}
+        for name, study in STUDIES.items()
+    }
+    return pd.DataFrame(counts).fillna("").rename_axis("arm")
+
+
+def evidence(ledger: Ledger, *arms: str) -> pd.DataFrame:
+    """What is recorded of these arms, as text: one row a study and arm, ``none`` first.
+
+    "runs" counts recorded runs, of a planned study as "done/planned". The runs that chose rates are left out.
+    """
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    counts = progress(ledger).to_dict()
+    for name in ledger.studies():
+        if not any(record.test_accuracy is not None for record in ledger.records(name)):
+            continue
+        recorded = ledger.display(name).T
+        if found := [arm for arm in arms if arm in recorded]:
+            shown = ["test accuracy, %", "− none", "verdict"]
+            rows |= {
+                (name, arm): {"runs": counts.get(name, {}).get(arm) or recorded[arm]["seeds"]}
+                | {column: recorded[arm][column] for column in shown}
+                for arm in ("none", *found)
+                if arm in recorded
+            }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["study", "arm"])

@@ -1,0 +1,114 @@
+"""What decides the outcome of a run, field by field, and what may stand in each."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from gsa.layers import MECHANISMS
+from gsa.models import MODELS
+
+POSITIVE = ("epochs", "batch", "lr", "mechanism_lr", "head_lr", "bias_lr")
+NOT_NEGATIVE = ("images", "weight_decay", "mechanism_weight_decay", "crop", "sam_radius", "seed")
+SHARES = ("holdout", "momentum", "warmup", "label_smoothing")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides the outcome of a run. The defaults are the recipe of the book's fast host."""
+
+    model: str = "whitened"
+    """The host, by its name in gsa.models.MODELS."""
+    mechanism: str = "none"
+    """The layer that it carries, by its name in gsa.layers.MECHANISMS."""
+    stages: tuple[int, ...] = (1,)
+    """The stages of the host after which the mechanism stands, counted from 1."""
+    width: int | None = None
+    """Channels of the host's first stage; None is its own."""
+    match: Literal["", "parameters", "macs"] = ""
+    """Take the host without the mechanism, widened until it costs as much of this as with the mechanism."""
+    data: str = "cifar10"
+    """The data set, by its name in gsa.data; of your own data any name that is none of these."""
+    images: int = 0
+    """How many training images to use; 0 is all."""
+    holdout: float = 0.1
+    """The share of the training images that is held out for choices; the same images whatever the seed."""
+    test: bool = True
+    """Read the test images at the end. Runs that choose a recipe do not."""
+    epochs: int = 3
+    """How often every image is shown."""
+    batch: int = 500
+    """Images a step, over all processes."""
+    optimizer: Literal["muon", "sgd"] = "muon"
+    """Who trains the host: "muon" its kernels, with AdamW for its head, biases and norms; or "sgd" all of it."""
+    lr: float = 0.24
+    """Peak learning rate of the host's kernels, under "sgd" of all of the host."""
+    momentum: float = 0.6
+    """Nesterov momentum of "muon" or "sgd"."""
+    weight_decay: float = 0.01
+    """Decoupled decay of the host's matrices; under "sgd" it is added to the gradient."""
+    head_lr: float = 0.01
+    """Peak learning rate of the host's last layer, under "muon"."""
+    bias_lr: float = 0.02
+    """Peak learning rate of the host's biases and norms, under "muon"."""
+    mechanism_lr: float = 0.002
+    """Peak learning rate of the mechanism, which AdamW trains."""
+    mechanism_weight_decay: float = 0.01
+    """Decoupled decay of the mechanism's matrices."""
+    warmup: float = 0.0
+    """The share of all steps in which the rates rise in a line; then they fall in a line to zero."""
+    label_smoothing: float = 0.2
+    """The share of each target that is spread over all classes."""
+    crop: int = 2
+    """Pixels by which an image is shifted at most, in either direction."""
+    sam_radius: float = 0.0
+    """The radius of sharpness-aware minimisation; 0 is none."""
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """The numbers of matrix products; "auto" is the fastest that the device computes with in hardware."""
+    compile: bool = False
+    """Run the network through torch.compile; the time that this takes does not count."""
+    seed: int = 0
+    """Decides initial weights, order and augmentation."""
+    study: str = "own"
+    """The study that keeps the run."""
+    named: str = ""
+    """What the study calls the arm, where neither the mechanism nor the control of one says it."""
+
+    def __post_init__(self) -> None:
+        self._check_names()
+        rules = (
+            (POSITIVE, lambda value: value > 0, "must be more than 0"),
+            (NOT_NEGATIVE, lambda value: value >= 0, "must be 0 or more"),
+            (SHARES, lambda value: 0 <= value < 1, "is a share: at least 0 and less than 1"),
+            (("width",), lambda value: value is None or value > 0, "must be more than 0"),
+        )
+        for names, holds, what in rules:
+            for name in names:
+                if not holds(getattr(self, name)):
+                    raise ValueError(f"{name} {what}, got {getattr(self, name)}")
+        if self.sam_radius and self.precision == "fp16":
+            raise ValueError(f"sam_radius {self.sam_radius} needs precision bf16 or fp32: fp16 gradients overflow")
+
+    def _check_names(self) -> None:
+        for value, known, what in ((self.model, MODELS, "model"), (self.mechanism, MECHANISMS, "mechanism")):
+            if value not in known:
+                raise ValueError(f"unknown {what} {value!r}; there are {', '.join(known)}")
+        if self.match and self.mechanism == "none":
+            raise ValueError(f"match {self.match!r} needs a mechanism whose cost the host is to match, got 'none'")
+
+    @property
+    def arm(self) -> str:
+        """What a study calls this configuration whatever its seed."""
+        return self.named or (f"none-{self.match}-of-{self.mechanism}" if self.match else self.mechanism)
+
+    @property
+    def name(self) -> str:
+        """Study, arm and seed, as files are called after them."""
+        return f"{self.study}/{self.arm}-{self.seed}"
+
+    def scaled(self, budget: str) -> "Config":
+        """The same run at a budget: "full" is the recipe, "demo" at most 8 epochs, "smoke" seconds on drawn images."""
+        if budget == "full":
+            return self
+        if budget == "demo":
+            return replace(self, epochs=min(self.epochs, 8), study=f"{self.study}-demo")
+        data = "shapes" if self.data in ("cifar10", "mnist") else self.data
+        return replace(self, data=data, width=16, batch=50, epochs=2, study=f"{self.study}-smoke")

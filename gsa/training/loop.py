@@ -1,0 +1,347 @@
+"""Training: a configuration goes in, a trained network and the record of its run come out."""
+
+import copy
+import ctypes
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.state import AcceleratorState
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from gsa.data import Dataset, load
+from gsa.data.pipeline import Images, Normalizer, batches, split
+from gsa.models import WhitenedNet, build_model, matched_width
+from gsa.models.normalization import synchronize_batch_norm
+from gsa.probes import count_macs, count_parameters, count_training_flops
+from gsa.training import checkpoint
+from gsa.training.config import Config
+from gsa.training.optimizers import ascended, make_optimizers, schedule
+from gsa.training.record import Epoch, Record, Run, TrainingError, commit, device_name, to_json, versions
+
+WHITENED_FROM = 5000
+"""So many training images decide the whitening stem."""
+
+
+def train(config: Config, *, dataset: Dataset | None = None, checkpoints: str | Path | None = None) -> Run:
+    """Train as ``config`` says and read the test set once, at the end.
+
+    With ``checkpoints`` a directory, every epoch ends with a checkpoint there, and a run that was killed goes on from
+    its last one to the same end. Under ``accelerate launch`` every process takes its share of each batch. The caller's
+    random numbers stay as they are.
+    Errors: ValueError for what cannot be trained (a batch larger than the data), TrainingError for a run that diverges
+    or outgrows the memory, OSError for a directory that cannot be written.
+    """
+    try:
+        keep_freed_memory()
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            return _train(config, dataset or load(config.data), Path(checkpoints) if checkpoints else None)
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        raise TrainingError(f"out of memory with batches of {config.batch}; try --batch {config.batch // 2}") from error
+
+
+def _train(config: Config, dataset: Dataset, checkpoints: Path | None) -> Run:
+    precision = best_precision() if config.precision == "auto" else config.precision
+    AcceleratorState._reset_state()  # accelerate allows one precision a process, a notebook may want two
+    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
+    check(config, dataset, precision, accelerator)
+    train_set, holdout_set, test_set = split(dataset, config.holdout, config.images, accelerator.device)
+    check_batch(config.batch, len(train_set), accelerator.num_processes)
+    normalize = Normalizer.of(train_set)
+
+    model = build(config, dataset).to(accelerator.device, memory_format=torch.channels_last)
+    if isinstance(model, WhitenedNet):
+        model.whiten(normalize(train_set.x[:WHITENED_FROM]))
+    if accelerator.num_processes > 1:
+        model = synchronize_batch_norm(model)
+    loop = Loop.of(config, accelerator, model, make_optimizers(model, config), train_set, normalize)
+
+    path = checkpoints / f"{config.name}.safetensors" if checkpoints else None
+    history = loop.resume(path) if path and path.exists() else []
+    with progress_bar(config, len(train_set), len(history), accelerator) as bar:
+        for epoch in range(len(history), config.epochs):
+            lr, loss, accuracy, seconds = loop.epoch(epoch, bar)
+            held_out = evaluate(model, holdout_set, normalize, accelerator)
+            history.append(Epoch(epoch, lr, loss, accuracy, held_out.loss, held_out.accuracy, seconds))
+            shown = f"{held_out.accuracy:.1%}" if len(holdout_set) else "none"
+            bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}", held_out=shown)
+            if path and accelerator.is_main_process:
+                loop.save(path, history)
+
+    held_out = evaluate(model, holdout_set, normalize, accelerator, tta=True)
+    test = evaluate(model, test_set, normalize, accelerator, tta=True) if config.test else Score()
+    record = Record(
+        config=config,
+        history=history,
+        holdout_accuracy_tta=held_out.accuracy_tta,
+        test_accuracy=test.accuracy,
+        test_accuracy_tta=test.accuracy_tta,
+        test_images=len(test_set) if config.test else 0,
+        train_images=len(train_set),
+        parameters=count_parameters(model),
+        macs=count_macs(build(config, dataset), (1, *dataset.x_train.shape[1:])),
+        flops=training_flops(config, dataset, len(train_set)),
+        seconds=sum(epoch.seconds for epoch in history),
+        peak_memory=torch.cuda.max_memory_allocated() if accelerator.device.type == "cuda" else None,
+        device=device_name(accelerator.device),
+        threads=torch.get_num_threads(),
+        precision=precision,
+        processes=accelerator.num_processes,
+        versions=versions(),
+        commit=commit(),
+        data_source=dataset.source,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    model = model.eval().to(memory_format=torch.contiguous_format)
+    return Run(record, model, normalize, dataset.classes, tuple(dataset.x_train.shape[1:]))
+
+
+@dataclass
+class Loop:
+    """The optimisation of one network on its images, as a single process sees it."""
+
+    config: Config
+    accelerator: Accelerator
+    model: nn.Module
+    parallel: nn.Module
+    optimizers: list[AcceleratedOptimizer]
+    images: Images
+    normalize: Normalizer
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        accelerator: Accelerator,
+        model: nn.Module,
+        optimizers: list[torch.optim.Optimizer],
+        images: Images,
+        normalize: Normalizer,
+    ) -> "Loop":
+        """Prepared for the processes there are and, if ``config`` says so, compiled."""
+        parallel, *prepared = accelerator.prepare(model, *optimizers)
+        loop = cls(config, accelerator, model, parallel, prepared, images, normalize)
+        if config.compile:
+            loop.parallel = torch.compile(parallel)
+            loop.warm_up()
+        return loop
+
+    def epoch(self, epoch: int, bar: tqdm) -> tuple[float, float, float, float]:
+        """Train on every image once: the last learning rate, mean loss and accuracy on augmented images, seconds."""
+        config, rank, processes = self.config, self.accelerator.process_index, self.accelerator.num_processes
+        steps = len(self.images) // config.batch
+        losses, correct = [], torch.zeros((), device=self.accelerator.device)
+        self.model.train()
+        started = self.now()
+        for step, batch in enumerate(batches(self.images, config.batch, config.seed, epoch, config.crop)):
+            factor = schedule(epoch * steps + step, config.epochs * steps, config.warmup)
+            for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+                group["lr"] = group["peak_lr"] * factor
+            loss, logits = self.step(self.normalize(batch.x[rank::processes]), batch.y[rank::processes])
+            losses.append(loss)
+            correct += (logits.argmax(1) == batch.y[rank::processes]).sum()
+            bar.update()
+            if self.accelerator.device.type == "cpu":  # elsewhere to look is to wait, and an epoch is short
+                check_finite([loss], config, epoch * steps + step, steps)
+        seconds = self.now() - started
+        check_finite(losses, config, epoch * steps, steps)
+        loss = self.accelerator.reduce(torch.stack(losses).mean(), "mean").item()
+        accuracy = self.accelerator.reduce(correct, "sum").item() / (steps * config.batch)
+        return config.lr * factor, loss, accuracy, seconds
+
+    def step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of every optimizer, by plain gradients or, with a radius, by sharpness-aware ones."""
+        loss, logits = self.backward(x, y)
+        if self.config.sam_radius:
+            with ascended(self.model.parameters(), self.config.sam_radius), still_norms(self.model):
+                for optimizer in self.optimizers:
+                    optimizer.zero_grad()
+                self.backward(x, y)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        return loss, logits
+
+    def backward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        with self.accelerator.autocast():
+            logits = self.parallel(x)
+            loss = F.cross_entropy(logits, y, label_smoothing=self.config.label_smoothing)
+        self.accelerator.backward(loss)
+        return loss.detach(), logits.detach()
+
+    def warm_up(self) -> None:
+        """Compile, and leave no trace."""
+        kept = copy.deepcopy(self.model.state_dict())
+        batch = slice(self.accelerator.process_index, self.config.batch, self.accelerator.num_processes)
+        self.model.train()
+        self.backward(self.normalize(self.images.x[batch]), self.images.y[batch])
+        self.model.zero_grad()
+        self.model.load_state_dict(kept)
+
+    def now(self) -> float:
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def save(self, path: Path, history: list[Epoch]) -> None:
+        """A checkpoint after the epochs of ``history``."""
+        scaler = self.accelerator.scaler
+        state = {
+            "config": to_json(self.config),
+            "history": [to_json(epoch) for epoch in history],
+            "scaler": scaler.state_dict() if scaler else {},
+        }
+        checkpoint.save(path, self.model, self.optimizers, state)
+
+    def resume(self, path: Path) -> list[Epoch]:
+        """Load a checkpoint of the same configuration; the epochs that it has behind it."""
+        state = checkpoint.load_state(path)
+        there = TypeAdapter(Config).validate_python(state["config"])
+        if there != self.config:
+            differ = [f.name for f in fields(Config) if getattr(there, f.name) != getattr(self.config, f.name)]
+            raise ValueError(
+                f"{path} belongs to a run with another {', '.join(differ)}; delete it or give this run another study"
+            )
+        checkpoint.load_tensors(path, self.model, self.optimizers)
+        if state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        return TypeAdapter(list[Epoch]).validate_python(state["history"])
+
+
+@contextmanager
+def still_norms(model: nn.Module) -> Iterator[None]:
+    """Inside, batch norms do not move their running statistics."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    yield
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a network does on a split: mean loss, share of right answers, and that share with the mirror images' vote;
+    None where there are no images."""
+
+    loss: float | None = None
+    accuracy: float | None = None
+    accuracy_tta: float | None = None
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, images: Images, normalize: Normalizer, accelerator: Accelerator, *, tta: bool = False
+) -> Score:
+    """Score ``model``; with ``tta`` the logits of an image and of its mirror image are added."""
+    if not len(images):
+        return Score()
+    model.eval()
+    sums = torch.zeros(3, device=accelerator.device)
+    mine = torch.arange(accelerator.process_index, len(images), accelerator.num_processes)
+    for index in mine.split(500):
+        batch = images.take(index, accelerator.device)
+        x = normalize(batch.x)
+        with accelerator.autocast():
+            logits = model(x).float()
+            averaged = logits + model(x.flip(-1)).float() if tta else logits
+        sums[0] += F.cross_entropy(logits, batch.y, reduction="sum")
+        sums[1] += (logits.argmax(1) == batch.y).sum()
+        sums[2] += (averaged.argmax(1) == batch.y).sum()
+    return Score(*(total / len(images) for total in accelerator.reduce(sums, "sum").tolist()))
+
+
+def build(config: Config, dataset: Dataset) -> nn.Module:
+    """The network of a configuration, fitted to the images and classes of the data set."""
+    return build_for(config, len(dataset.classes), tuple(dataset.x_train.shape[1:]))
+
+
+def build_for(config: Config, classes: int, image: tuple[int, int, int]) -> nn.Module:
+    """The network of a configuration for so many classes and images of (channels, height, width)."""
+    channels, *size = image
+    options = {"classes": classes, "in_channels": channels, "size": tuple(size)}
+    if not config.match:
+        options |= {"mechanism": config.mechanism, "stages": config.stages, "width": config.width}
+        return build_model(config.model, **options)
+
+    def cost(network: nn.Module) -> int:
+        return count_parameters(network) if config.match == "parameters" else count_macs(network, (1, *image))
+
+    width = matched_width(config.model, config.width, config.mechanism, config.stages, cost, **options)
+    return build_model(config.model, width, **options)
+
+
+def training_flops(config: Config, dataset: Dataset, images: int) -> int:
+    """Floating-point operations of all steps of the network, forward and backward; SAM goes through each twice."""
+    one = count_training_flops(build(config, dataset), (2, *dataset.x_train.shape[1:])) // 2
+    passes = 2 if config.sam_radius else 1
+    return one * passes * config.epochs * (images // config.batch) * config.batch
+
+
+def progress_bar(config: Config, images: int, epochs_done: int, accelerator: Accelerator) -> tqdm:
+    """A bar over all steps of the run; only the main process draws it. TQDM_DISABLE=1 keeps it quiet."""
+    steps = images // config.batch
+    quiet = {} if accelerator.is_main_process else {"disable": True}
+    return tqdm(total=config.epochs * steps, initial=epochs_done * steps, desc=config.name, unit="step", **quiet)
+
+
+def check(config: Config, dataset: Dataset, precision: str, accelerator: Accelerator) -> None:
+    """ValueError for what does not fit the images or the device."""
+    if precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("precision fp16 needs a GPU: on this CPU use bf16 or fp32")
+    height, width = dataset.x_train.shape[2:]
+    if config.crop >= min(height, width):
+        raise ValueError(
+            f"crop {config.crop} is too large for images of {height}×{width}: at most {min(height, width) - 1}"
+        )
+
+
+def check_batch(batch: int, images: int, processes: int) -> None:
+    if batch > images:
+        raise ValueError(f"a batch of {batch} is larger than the {images} training images; make it at most {images}")
+    if batch % processes:
+        raise ValueError(f"a batch of {batch} cannot be shared evenly by {processes} processes")
+
+
+def check_finite(losses: list[Tensor], config: Config, first_step: int, steps_per_epoch: int) -> None:
+    finite = torch.stack(losses).isfinite()
+    if not finite.all():
+        step = first_step + int(finite.logical_not().nonzero()[0])
+        lr = config.lr * schedule(step, config.epochs * steps_per_epoch, config.warmup)
+        raise TrainingError(f"the loss is not finite at step {step}, learning rate {lr:.3g}; try a smaller --lr")
+
+
+def best_precision() -> str:
+    """bf16 where the device multiplies matrices of it in hardware, else fp16 on a GPU and fp32 on a CPU."""
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # torch 2.10 and newer
+    return "bf16" if known.get("amx_bf16") or known.get("avx512_bf16") else "fp32"
+
+
+@cache
+def keep_freed_memory() -> None:
+    """From here on memory that is freed stays with this process, where that can be said (Linux with glibc).
+
+    Otherwise each step of a large batch gives gigabytes back to the system and takes them anew, a page fault for
+    every 4 kB.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc, most_mapped, trim_threshold = ctypes.CDLL("libc.so.6"), -4, -1
+        libc.mallopt(most_mapped, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
