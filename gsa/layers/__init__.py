@@ -9,7 +9,7 @@ from gsa.layers.attention import (
     guidance_mask,
     record_weights,
 )
-from gsa.layers.controls import ProjectedValues
+from gsa.layers.controls import FixedAttention, Placed, ProjectedValues, ShuffledAttention, UniformAttention
 from gsa.layers.convolution import DepthwiseSeparableConvolution, MatrixConvolution, unfold_convolution
 from gsa.layers.cross import CrossAttention, DecoupledCrossAttention
 from gsa.layers.gates import (
@@ -22,7 +22,7 @@ from gsa.layers.gates import (
 )
 from gsa.layers.hashing import LSHAttention
 from gsa.layers.partition import GLOBAL, Partition, folded_channels, grid, patches, window
-from gsa.layers.registry import MECHANISMS, build_mechanism
+from gsa.layers.registry import MECHANISMS, VARIANTS, build_mechanism
 from gsa.layers.sampling import DeformableConvolution, SpatialTransformer, bilinear_sample, deform_by_sampling
 from gsa.layers.sparse import (
     FoldedGlobalSparseAttention,
@@ -37,12 +37,14 @@ __all__ = [
     "CBAM",
     "GLOBAL",
     "MECHANISMS",
+    "VARIANTS",
     "AttentionStem",
     "ChannelGate",
     "CrossAttention",
     "DecoupledCrossAttention",
     "DeformableConvolution",
     "DepthwiseSeparableConvolution",
+    "FixedAttention",
     "FoldedGlobalSparseAttention",
     "GlobalSparseAttention",
     "GlobalSubsampledAttention",
@@ -52,15 +54,18 @@ __all__ = [
     "MatrixConvolution",
     "NonLocal",
     "Partition",
+    "Placed",
     "PositionEncodingGenerator",
     "ProjectedValues",
     "SelectiveKernel",
     "SelfAttention",
+    "ShuffledAttention",
     "SpatialGate",
     "SpatialTransformer",
     "SqueezeExcitation",
     "StandAloneSelfAttention",
     "TemporalAttention",
+    "UniformAttention",
     "attend",
     "bilinear_sample",
     "build_mechanism",

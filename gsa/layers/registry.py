@@ -1,11 +1,12 @@
 """The registry: every shape-preserving layer of the book by its short name, built from (channels, (height, width))."""
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
 from gsa.layers.attention import NonLocal, SelfAttention
-from gsa.layers.controls import ProjectedValues
+from gsa.layers.controls import FixedAttention, Placed, ProjectedValues, ShuffledAttention, UniformAttention
 from gsa.layers.convolution import DepthwiseSeparableConvolution, MatrixConvolution
 from gsa.layers.gates import (
     CBAM,
@@ -16,7 +17,7 @@ from gsa.layers.gates import (
     SqueezeExcitation,
 )
 from gsa.layers.hashing import LSHAttention
-from gsa.layers.partition import grid, window
+from gsa.layers.partition import Partition, grid, window
 from gsa.layers.sampling import DeformableConvolution, SpatialTransformer
 from gsa.layers.sparse import (
     FoldedGlobalSparseAttention,
@@ -37,11 +38,41 @@ def _twins(channels: int, size: Size) -> nn.Module:
     )
 
 
-def _gsa_projections(channels: int, size: Size) -> nn.Module:
+def _gsa(channels: int, size: Size, *, heads: int = 4, patch: int | None = None) -> GlobalSparseAttention:
+    return GlobalSparseAttention(channels, heads, patch=patch or cheapest_patch(*size))
+
+
+def _two_hops(layer: Callable[[Partition], nn.Module], size: Size) -> nn.Sequential:
+    """A layer over GSA's sub-images, then over its patches."""
+    patch = cheapest_patch(*size)
+    return nn.Sequential(layer(grid(patch)), layer(window(patch)))
+
+
+def _window_first(channels: int, size: Size) -> nn.Sequential:
     patch = cheapest_patch(*size)
     return nn.Sequential(
-        ProjectedValues(channels, partition=grid(patch)), ProjectedValues(channels, partition=window(patch))
+        SelfAttention(channels, partition=window(patch)), SelfAttention(channels, partition=grid(patch))
     )
+
+
+def _shuffled(channels: int, size: Size) -> nn.Sequential:
+    """GSA with pixels drawn at random in the place of each group, anew for the second hop."""
+    patch = cheapest_patch(*size)
+    tokens = size[0] * size[1] // patch**2, patch**2
+    return nn.Sequential(*(ShuffledAttention(channels, size=size, tokens=n, seed=hop) for hop, n in enumerate(tokens)))
+
+
+def _fixed(channels: int, size: Size) -> nn.Sequential:
+    patch = cheapest_patch(*size)
+    return nn.Sequential(
+        FixedAttention(channels, partition=grid(patch), tokens=size[0] * size[1] // patch**2),
+        FixedAttention(channels, partition=window(patch), tokens=patch**2),
+    )
+
+
+def _nested(channels: int, size: Size) -> GlobalSparseAttention:
+    """Three hops: the cheapest patch in two digits, of which 2 is the first."""
+    return GlobalSparseAttention(channels, patch=(2, max(1, cheapest_patch(*size) // 2)))
 
 
 def _folded(channels: int, size: Size) -> FoldedGlobalSparseAttention:
@@ -58,7 +89,6 @@ def _folded_projections(channels: int, size: Size) -> nn.Module:
 MECHANISMS: dict[str, Callable[[int, Size], nn.Module]] = {
     "none": lambda channels, size: nn.Identity(),
     "conv": lambda channels, size: nn.Conv2d(channels, channels, 3, padding=1),
-    "host-conv": lambda channels, size: MatrixConvolution(channels, channels),
     "separable": lambda channels, size: DepthwiseSeparableConvolution(channels),
     "se": lambda channels, size: SqueezeExcitation(channels, reduction=4),
     "channel": lambda channels, size: ChannelGate(channels, reduction=4),
@@ -78,8 +108,8 @@ MECHANISMS: dict[str, Callable[[int, Size], nn.Module]] = {
     "twins": _twins,
     "peg": lambda channels, size: PositionEncodingGenerator(channels),
     "hashed": lambda channels, size: LSHAttention(channels, bucket=cheapest_patch(*size) ** 2),
-    "gsa": lambda channels, size: GlobalSparseAttention(channels, patch=cheapest_patch(*size)),
-    "gsa-projections": _gsa_projections,
+    "gsa": _gsa,
+    "gsa-projections": lambda channels, size: _two_hops(lambda p: ProjectedValues(channels, partition=p), size),
     "gsa-folded": _folded,
     "gsa-folded-across": lambda channels, size: _folded(channels, size).across,
     "gsa-folded-within": lambda channels, size: _folded(channels, size).within,
@@ -87,12 +117,27 @@ MECHANISMS: dict[str, Callable[[int, Size], nn.Module]] = {
 }
 """Every shape-preserving layer by its short name, in the order of the chapters. ``window`` and ``grid`` use gsa's
 patch: each is one of its stages alone. ``window`` is also the local half of ``twins``, and ``twins-gsa`` the other.
-``none``, ``conv`` and the ``-projections`` are controls, and so is ``host-conv``: a convolution of the kind of which
-the fast host is made, which its optimizer trains with its own."""
+``none``, ``conv`` and the ``-projections`` are controls."""
+
+VARIANTS: dict[str, Callable[[int, Size], nn.Module]] = {
+    "host-conv": lambda channels, size: MatrixConvolution(channels, channels),
+    **{f"gsa-{heads}-heads": partial(_gsa, heads=heads) for heads in (1, 2)},
+    **{f"gsa-patch{patch}": partial(_gsa, patch=patch) for patch in (1, 2, 8)},
+    "gsa-nested": _nested,
+    "gsa-window-first": _window_first,
+    "gsa-shuffled": _shuffled,
+    "gsa-placed": lambda channels, size: Placed(_gsa(channels, size), channels, size),
+    "gsa-fixed": _fixed,
+    "gsa-uniform": lambda channels, size: _two_hops(lambda p: UniformAttention(channels, partition=p), size),
+}
+"""What only studies use: GSA with one thing changed, and ``host-conv``, a convolution of the kind that the fast host is
+made of and that its optimizer trains with its own. On maps of 64 channels and 16 × 16 pixels it costs as many
+multiply-accumulates as ``gsa``."""
 
 
 def build_mechanism(name: str, channels: int, size: Size) -> nn.Module:
     """The layer ``name`` for maps of ``channels`` × ``size``. ValueError if there is none of that name."""
-    if name not in MECHANISMS:
-        raise ValueError(f"unknown mechanism {name!r}; there are {', '.join(MECHANISMS)}")
-    return MECHANISMS[name](channels, size)
+    known = MECHANISMS | VARIANTS
+    if name not in known:
+        raise ValueError(f"unknown mechanism {name!r}; there are {', '.join(known)}")
+    return known[name](channels, size)

@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -107,7 +107,7 @@ def _train(config: Config, dataset: Dataset, checkpoints: Path | None) -> Run:
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     model = model.eval().to(memory_format=torch.contiguous_format)
-    return Run(record, model, normalize, dataset.classes, tuple(dataset.x_train.shape[1:]))
+    return Run(record, model, normalize, dataset.classes, tuple(dataset.x_train.shape[1:]), loop.losses)
 
 
 @dataclass
@@ -121,6 +121,7 @@ class Loop:
     optimizers: list[AcceleratedOptimizer]
     images: Images
     normalize: Normalizer
+    losses: list[float] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -159,9 +160,10 @@ class Loop:
                 check_finite([loss], config, epoch * steps + step, steps)
         seconds = self.now() - started
         check_finite(losses, config, epoch * steps, steps)
-        loss = self.accelerator.reduce(torch.stack(losses).mean(), "mean").item()
+        by_step = self.accelerator.reduce(torch.stack(losses), "mean").tolist()
+        self.losses += by_step
         accuracy = self.accelerator.reduce(correct, "sum").item() / (steps * config.batch)
-        return config.lr * factor, loss, accuracy, seconds
+        return config.lr * factor, sum(by_step) / steps, accuracy, seconds
 
     def step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """One step of every optimizer, by plain gradients or, with a radius, by sharpness-aware ones."""

@@ -70,13 +70,15 @@ class Record:
 @dataclass
 class Run:
     """A finished run: its record and the trained network, in evaluation mode, with what it takes to show it images:
-    the normalizer, the names of the classes and the (channels, height, width) of an image."""
+    the normalizer, the names of the classes and the (channels, height, width) of an image. ``losses`` are those of the
+    steps, in nats, on augmented images and smoothed targets; of a run that went on from a checkpoint, those since."""
 
     record: Record
     model: nn.Module = field(repr=False)
     normalize: Normalizer = field(repr=False)
     classes: tuple[str, ...]
     image: tuple[int, int, int]
+    losses: list[float] = field(repr=False)
 
 
 def device_name(device: torch.device) -> str:
