@@ -16,9 +16,8 @@ from torch import nn
 from torchvision import datasets
 
 from gsa import data
-from gsa.data import DataError, load
-from gsa.data import download as published
-from gsa.data import synthetic as drawn
+from gsa.data import DataError, download, load, synthetic
+from gsa.data import dataset as ladder
 from gsa.layers import bilinear_sample, build_mechanism
 from gsa.models import ResNet
 
@@ -27,7 +26,7 @@ from gsa.models import ResNet
 def folder(tmp_path, monkeypatch):
     """Images are kept in an empty folder, and every address leads nowhere."""
     monkeypatch.setenv("GSA_DATA", str(tmp_path / "images"))
-    monkeypatch.setattr(published, "CIFAR10_URLS", ("http://127.0.0.1:9/nobody-listens",))
+    monkeypatch.setattr(download, "CIFAR10_URLS", ("http://127.0.0.1:9/nobody-listens",))
     monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
     return tmp_path / "images"
 
@@ -82,9 +81,9 @@ def made_up(shape):
 
 def publish(monkeypatch, name, arrays):
     """Let these arrays be the published ones."""
-    old, images = getattr(published, name), {"train": 20, "test": 6}
-    new = published.Published(old.name, old.classes, old.shape, images, published.fingerprint(arrays))
-    monkeypatch.setattr(published, name, new)
+    old, images = getattr(download, name), {"train": 20, "test": 6}
+    new = download.Published(old.name, old.classes, old.shape, images, download.fingerprint(arrays))
+    monkeypatch.setattr(download, name, new)
 
 
 @pytest.fixture
@@ -107,11 +106,11 @@ def archive(images, server, monkeypatch):
             member.size = len(rows)
             tar.addfile(member, io.BytesIO(rows))
     server.files["cifar.tar.gz"] = content.getvalue()
-    monkeypatch.setattr(published, "CIFAR10_SHA256", hashlib.sha256(content.getvalue()).hexdigest())
+    monkeypatch.setattr(download, "CIFAR10_SHA256", hashlib.sha256(content.getvalue()).hexdigest())
 
     def serve(*ways):
         urls = tuple(server.url(f"{how}/cifar.tar.gz") for how in ways)
-        monkeypatch.setattr(published, "CIFAR10_URLS", urls)
+        monkeypatch.setattr(download, "CIFAR10_URLS", urls)
 
     return serve
 
@@ -297,7 +296,7 @@ def test_damaged_mnist_is_refused(damage, name, digits, folder):
 def test_smoke_draws_and_asks_nobody(name, archive, server, folder):
     archive("whole")
     dataset = load(name, "smoke")
-    assert dataset.name == "shapes" and f"in place of {data.PUBLISHED[name][0].name}" in dataset.source
+    assert dataset.name == "shapes" and f"in place of {ladder.PUBLISHED[name][0].name}" in dataset.source
     assert server.requests == [] and not folder.exists()
 
 
@@ -325,7 +324,7 @@ def test_the_budget_follows_the_device_unless_it_is_set(gpu, expected, monkeypat
 def test_images_are_kept_in_the_users_cache_unless_told_otherwise(folder, monkeypatch):
     assert data.data_dir() == folder
     monkeypatch.delenv("GSA_DATA")
-    assert data.data_dir() == data.user_cache_path("gsa")
+    assert data.data_dir() == ladder.user_cache_path("gsa")
 
 
 @pytest.fixture(scope="module")
@@ -348,7 +347,7 @@ def test_drawn_images_repeat_and_are_balanced(shapes, same):
 
 def test_all_figures_have_the_same_area():
     x, y = np.meshgrid(np.linspace(-2, 2, 801), np.linspace(-2, 2, 801))
-    areas = {name: 16 * (outline(x, y) < 0).mean() for name, outline in drawn.FIGURES.items()}
+    areas = {name: 16 * (outline(x, y) < 0).mean() for name, outline in synthetic.FIGURES.items()}
     assert all(abs(area - 2) < 0.05 for area in areas.values()), areas
 
 
@@ -406,7 +405,7 @@ def test_a_small_resnet_learns_shapes_even_at_half_their_size(shapes):
 
 
 def test_no_window_of_eleven_pixels_touches_both_glyphs():
-    images = drawn.draw_same(np.random.default_rng(0), np.arange(500) % 2).astype(int)
+    images = synthetic.draw_same(np.random.default_rng(0), np.arange(500) % 2).astype(int)
     background = np.median(images, axis=(1, 2), keepdims=True)
     assert np.abs(images - background)[:, :, 11:21].max() < 60
     sides = np.abs(images - background).max(axis=(1, 3)) > 80
@@ -475,7 +474,7 @@ def test_a_sentence_names_one_of_two_or_three_figures(described):
     for image, sentence, mask in zip(*described):
         figures = figures_in(image)
         said = [data.WORDS[word] for word in sentence if word]
-        both = said[1] in drawn.COLOURS and said[2:] != ["one"]
+        both = said[1] in synthetic.COLOURS and said[2:] != ["one"]
         overlaps = (figures & mask).sum((1, 2)) / figures.sum((1, 2))
         assert said[0] == "the" and len(figures) == (3 if both else 2)
         assert (overlaps > 0.5).sum() == 1 and (overlaps < 0.1).sum() == len(figures) - 1
@@ -484,13 +483,13 @@ def test_a_sentence_names_one_of_two_or_three_figures(described):
 
 
 def colour_of(image, mask):
-    tones = torch.tensor(list(drawn.COLOURS.values()))
-    return list(drawn.COLOURS)[(image[:, mask].float().mean(1) / 255 - tones).norm(dim=1).argmin()]
+    tones = torch.tensor(list(synthetic.COLOURS.values()))
+    return list(synthetic.COLOURS)[(image[:, mask].float().mean(1) / 255 - tones).norm(dim=1).argmin()]
 
 
 def test_the_figure_meant_has_the_colour_that_is_said_and_only_one_other_has_it_too(described):
     for image, sentence, mask in zip(*described):
-        said = {data.WORDS[word] for word in sentence} & set(drawn.COLOURS)
+        said = {data.WORDS[word] for word in sentence} & set(synthetic.COLOURS)
         others = [figure for figure in figures_in(image) if not figure[mask].any()]
         if said:
             assert {colour_of(image, mask)} == said
@@ -502,7 +501,7 @@ def test_the_figure_meant_has_the_form_that_is_said(described):
     _, sentences, masks = described
     filled = masks.sum((1, 2)) / masks.any(1).sum(1) / masks.any(2).sum(1)
     disc, square, triangle, cross = (
-        filled[(sentences == data.WORDS.index(form)).any(1)].mean() for form in drawn.FORMS
+        filled[(sentences == data.WORDS.index(form)).any(1)].mean() for form in synthetic.FORMS
     )
     assert min(disc, square) > 0.7 > max(triangle, cross)
 

@@ -12,7 +12,6 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from gsa import figures
-from gsa.training import Config, Epoch, Record
 
 
 @pytest.fixture
@@ -121,14 +120,6 @@ def test_images_stand_in_their_order_under_their_titles():
     plt.close(figure)
 
 
-def record(arm: str, seed: int, accuracies: list[float]) -> Record:
-    history = [Epoch(number, 0.1, 1.0, 0.5, 1.0, accuracy, 1.0) for number, accuracy in enumerate(accuracies)]
-    unknown = {"test_images": 1, "train_images": 1, "parameters": 1, "macs": 1, "seconds": 1.0, "peak_memory": None}
-    unknown |= {"device": "", "precision": "fp32", "processes": 1, "versions": {}, "commit": "", "data_source": ""}
-    config = Config(mechanism=arm, seed=seed)
-    return Record(config, history, test_accuracy=0.5, test_accuracy_tta=0.5, finished="", **unknown)
-
-
 def test_growth_is_time_per_image_beside_a_power_through_the_last_point(axes):
     rows = [("gsa", 8, 2, 4.0), ("gsa", 4, 4, 2.0), ("conv", 4, 4, 1.0)]
     speed = pd.DataFrame(rows, columns=["layer", "size", "batch", "milliseconds"])
@@ -139,15 +130,15 @@ def test_growth_is_time_per_image_beside_a_power_through_the_last_point(axes):
     assert measured.get_color() == power.get_color() and power.get_linestyle() == ":"
 
 
-def test_curves_count_epochs_from_one_in_percent_and_give_an_arm_one_look(axes):
-    runs = [record("gsa", 0, [0.1, 0.2, 0.4]), record("gsa", 1, [0.2, 0.3, 0.5]), record("none", 0, [0.3, 0.3, 0.3])]
-    figures.draw_curves(axes, runs, "holdout_accuracy")
-    first, second, control = axes.lines
-    assert first.get_xdata().tolist() == [1, 2, 3] and first.get_ydata() == pytest.approx([10, 20, 40])
-    assert first.get_color() == second.get_color() != control.get_color() == figures.COLOURS["blue"]
-    assert first.get_linestyle() == second.get_linestyle() != control.get_linestyle()
-    assert [line.get_label() for line in axes.lines] == ["gsa, seed 0", "gsa, seed 1", "none, seed 0"]
-    assert labels(axes) == ("epoch", "holdout accuracy (%)")
+def test_curves_count_epochs_from_one_in_percent_each_with_a_look_and_a_name(axes):
+    curves = {"gsa": [0.1, 0.2, 0.4], "none": [0.3, None, 0.35]}
+    figures.draw_curves(axes, curves, "held-out accuracy")
+    gsa, none = axes.lines
+    assert gsa.get_xdata().tolist() == [1, 2, 3] and gsa.get_ydata() == pytest.approx([10, 20, 40])
+    assert none.get_ydata() == pytest.approx([30, np.nan, 35], nan_ok=True)
+    assert gsa.get_color() != none.get_color() and gsa.get_linestyle() != none.get_linestyle()
+    assert [line.get_label() for line in axes.lines] == ["gsa", "none"]
+    assert labels(axes) == ("epoch", "held-out accuracy (%)")
 
 
 def test_a_forest_tells_means_over_seeds_from_single_runs():
@@ -190,7 +181,7 @@ def test_accuracies_that_are_close_look_close(axes):
 
 
 def test_the_family_shows_whom_each_layer_sums_over():
-    layers = {name: weights for branch in figures.family().values() for name, weights in branch.items()}
+    layers = {name: weights for branch in figures.members().values() for name, weights in branch.items()}
     sums = {name.split("\n")[0]: weights > 0 for name, weights in layers.items()}
     assert {name: int(seen.sum()) for name, seen in sums.items()} == {
         "1 convolution": 9,

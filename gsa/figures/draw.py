@@ -111,10 +111,10 @@ def draw_images(
         axes.set_axis_off()
 
 
-def draw_curves(axes: Axes, curves: Mapping[str, Sequence[float]], measure: str) -> Axes:
-    """Shares that runs reached, over their epochs: one line a run, by its name."""
+def draw_curves(axes: Axes, curves: Mapping[str, Sequence[float | None]], measure: str) -> Axes:
+    """Shares that runs reached, over their epochs: one line a run, by its name, with a gap where none was measured."""
     for name, shares in curves.items():
-        axes.plot(range(1, len(shares) + 1), 100 * np.array(shares), label=name)
+        axes.plot(range(1, len(shares) + 1), 100 * np.array(shares, float), label=name)
     axes.set(xlabel="epoch", ylabel=f"{measure} (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y")
