@@ -4,12 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SITE := _build/html/index.html
+EXECUTED := $(patsubst book/%,_build/executed/%,$(wildcard book/*.ipynb))
+CODE := $(shell find gsa -type f ! -name '*.pyc') $(shell find results -name '.*' -prune -o -print) tools/executed.py
+TEXT := $(shell find book -name '.*' -prune -o -type f -print) _config.yml _toc.yml
 COPIES := _build/colab
+JOBS := 2
 PYTHON = $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 
 .PHONY: help setup book test browser serve lint types pins bench colab rehearse repository clean
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+unexport PYTHONDONTWRITEBYTECODE # where a container sets it, every process would compile torch anew
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
@@ -28,22 +34,28 @@ $(READY): requirements.txt pyproject.toml
 	@touch $@
 
 book: $(READY) ## Build the site, executing every notebook on the embedded data
-	GSA_BUDGET=smoke OMP_NUM_THREADS=1 $(BIN)/jupyter-book build . --all -n -W --keep-going
+	@$(MAKE) --no-print-directory --jobs $(JOBS) $(SITE)
 	@echo "The book: $(CURDIR)/$(SITE)"
 
-test: lint book browser ## Check everything: style, book, package, every notebook, every page in a browser
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env \
-		tests/test_site.py book tests
+$(SITE): $(READY) $(EXECUTED) $(CODE) $(TEXT)
+	@rm -rf _build/html _build/jupyter_execute
+	GSA_BUDGET=smoke OMP_NUM_THREADS=1 $(BIN)/jupyter-book build . --all -n -W --keep-going
+
+_build/executed/%.ipynb: book/%.ipynb $(READY) $(CODE)
+	@mkdir -p $(@D)
+	@GSA_BUDGET=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p tools.executed --nbval-lax --nbval-current-env $< \
+		>$@.log 2>&1 || { cat $@.log; exit 1; }
+	@echo "$<: $$(tail -n 1 $@.log)"
+
+test: lint book browser ## Check everything: style, types, book, package, every page in a browser
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder tests/test_site.py tests
 
 browser: $(READY)
 	@command -v chromium >/dev/null || $(BIN)/playwright install chromium 2>/dev/null || \
 		echo "make: no Chromium here and none to be fetched: the browser tests will be skipped"
 
-serve: $(READY) $(SITE) ## Serve the built site on localhost
+serve: book ## Serve the built site on localhost
 	$(BIN)/python -m http.server 8000 --bind localhost --directory $(dir $(SITE))
-
-$(SITE):
-	@$(MAKE) book
 
 lint: $(READY) ## Check the style of the code and that notebooks are committed without outputs
 	$(BIN)/ruff check .

@@ -247,6 +247,15 @@ def test_every_chapter_opens_with_the_same_cell(clone: Path, tmp_path: Path) -> 
     assert sources == ["# New", Repository.of(ROOT).first_cell, "import torch"]
 
 
+@pytest.mark.parametrize("beside, installs", [("nothing", True), ("gsa/README.md", True), ("gsa/__init__.py", False)])
+def test_the_first_cell_installs_where_there_is_no_package(beside: str, installs: bool, tmp_path: Path) -> None:
+    """A clone named gsa beside the notebook is a folder that Python takes for a namespace."""
+    (tmp_path / beside).parent.mkdir(exist_ok=True)
+    (tmp_path / beside).touch()
+    cell = Repository.of(ROOT).first_cell.replace("%pip", "print(True) # %pip")
+    assert run(sys.executable, "-S", "-c", cell, cwd=tmp_path, PYTHONPATH="") == "True\n" * installs
+
+
 @pytest.mark.parametrize("url", ["https://gitlab.com/me/fork", "github.com/me/fork", "https://github.com/me"])
 def test_an_address_that_colab_cannot_open_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=re.escape(repr(url))):
@@ -276,12 +285,13 @@ def torch_files(python: Path) -> dict[Path, int]:
 def test_a_chapter_alone_installs_the_package_and_runs_to_its_end(clone: Path, colab: Path, tmp_path: Path) -> None:
     """Git is told that the clone stands for the repository's address, so the chapter runs exactly as it is."""
     notebook = tmp_path / "alone" / "chapter.ipynb"
+    (notebook.parent / "gsa").mkdir(parents=True)  # a clone beside the notebook is not the package
     write_notebook(notebook, *Book(clone).copies()["07_global_sparse_attention.ipynb"].cells)
     elsewhere = {"PYTHONPATH": "", "GSA_DATA": str(tmp_path / "data"), "GSA_BUDGET": "smoke", "GIT_CONFIG_COUNT": "1"}
     elsewhere |= {"GIT_CONFIG_KEY_0": f"url.file://{clone}.insteadOf", "GIT_CONFIG_VALUE_0": Repository.of(clone).url}
     before = torch_files(colab)
     assert {file.parent.name for file in before} >= {"torch", "torchvision"}
-    where = [colab, "-c", "from importlib.util import find_spec; print(find_spec('gsa'))"]
+    where = [colab, "-c", "from importlib.util import find_spec; print(find_spec('gsa').origin)"]
     assert run(*where, cwd=notebook.parent, **elsewhere) == "None\n"
     run(colab.parent / "jupyter-execute", "--inplace", notebook.name, cwd=notebook.parent, **elsewhere)
     assert "site-packages" in run(*where, cwd=notebook.parent, **elsewhere)

@@ -1,6 +1,8 @@
 """Every chapter is built alike: the parts it has, the size of its cells, what its figures say, what is committed."""
 
 import re
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import nbformat
 import pytest
 import yaml
 from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
@@ -142,3 +145,36 @@ def test_it_keeps_only_outputs_that_are_checked(chapter):
         assert bool(cell.outputs) == (tags(cell) >= KEPT), cell.source
         assert {output.get("name", output.output_type) for output in cell.outputs} <= {"stdout", "execute_result"}
         assert cell.execution_count is None or cell.outputs
+
+
+def test_it_compares_errors_shown_and_times_measured(chapter):
+    for cell in code(chapter):
+        if re.search(r"^\s*except\b", cell.source, re.MULTILINE):
+            assert tags(cell) >= KEPT, f"an error is shown, but which one is not compared:\n{cell.source}"
+        if re.search(r"\b(latency|Timer|perf_counter)\(", cell.source):
+            assert tags(cell) >= KEPT and "≈" in cell.source, f"a time is not printed after ≈ and kept:\n{cell.source}"
+
+
+@pytest.mark.parametrize(
+    "source, committed, shown",
+    [
+        ("print(1)", None, "1\n"),
+        ("print(1)", "1\n", "1\n"),
+        ("print(1)", "2\n", None),
+        ("print('time ≈ 1')", "time ≈ 2\n", "time ≈ 2\n"),
+        ("print('time ≈ 1')", "size ≈ 1\n", None),
+        ("1 / 0", None, None),
+        ("1;", None, ""),
+    ],
+)
+def test_the_book_shows_what_nbval_ran(tmp_path, source, committed, shown):
+    outputs = [new_output("stream", name="stdout", text=committed)] if committed else []
+    cell = new_code_cell(source, outputs=outputs, execution_count=1, metadata={"tags": sorted(KEPT if committed else ())})
+    nbformat.write(new_notebook(cells=[cell]), tmp_path / "page.ipynb")
+    command = [sys.executable, "-m", "pytest", "-p", "tools.executed", "--nbval-lax", "--nbval-current-env"]
+    done = subprocess.run([*command, f"--rootdir={tmp_path}", tmp_path / "page.ipynb"], cwd=ROOT, capture_output=True)
+    copy = tmp_path / "_build" / "executed" / "page.ipynb"
+    assert (done.returncode == 0) == copy.exists() == (shown is not None)
+    if shown is not None:
+        (executed,) = nbformat.read(copy, as_version=4).cells
+        assert "".join(output.text for output in executed.outputs) == shown

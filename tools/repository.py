@@ -57,7 +57,7 @@ class Repository:
 # Where the book's package is missing, as on Colab, it is installed from the repository; the torch found there stays.
 from importlib.util import find_spec
 
-if find_spec("gsa") is None:
+if getattr(find_spec("gsa"), "origin", None) is None:
     %pip install --quiet git+{self.url}"""
 
 

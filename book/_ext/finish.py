@@ -1,4 +1,4 @@
-"""What the theme leaves to us: the typeface, a role for references, docstrings in parts."""
+"""What the theme leaves to us: executed notebooks, the typeface, roles and ids, docstrings in parts."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,14 @@ import font_source_serif_pro
 from sphinx.application import Sphinx
 
 FONTS = Path(font_source_serif_pro.font_directory)
+EXECUTED = Path(__file__).parents[2] / "_build" / "executed"
 CUTS = ("Regular", "It", "Semibold", "SemiboldIt")
+
+
+def read_executed(app: Sphinx, page: str, source: list[str]) -> None:
+    """Puts a notebook's executed copy in its place."""
+    if app.env.doc2path(page).endswith(".ipynb"):
+        source[0] = (EXECUTED / f"{Path(page).name}.ipynb").read_text()
 
 
 def serve_fonts(app: Sphinx, config) -> None:
@@ -15,9 +22,13 @@ def serve_fonts(app: Sphinx, config) -> None:
     config.html_static_path += [str(FONTS / f"SourceSerifPro-{cut}.otf") for cut in CUTS]
 
 
-def list_references(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:
-    """Makes each reference an item of the list around it: docutils gives it a role that ARIA 1.2 has withdrawn."""
-    context["body"] = context.get("body", "").replace('role="doc-biblioentry"', 'role="listitem"')
+def mend_body(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:
+    """Makes each reference an item of the list around it: docutils gives it a role that ARIA 1.2 has withdrawn.
+
+    Takes the ids from the tables that pandas has styled: they are drawn anew in each build.
+    """
+    body = context.get("body", "").replace('role="doc-biblioentry"', 'role="listitem"')
+    context["body"] = re.sub(r' id="T_[0-9a-f]{5}\w*"', "", body)
 
 
 def separate_parts(app: Sphinx, what: str, name: str, documented: object, options: object, lines: list[str]) -> None:
@@ -29,7 +40,8 @@ def separate_parts(app: Sphinx, what: str, name: str, documented: object, option
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("sphinx.ext.autodoc")
+    app.connect("source-read", read_executed)
     app.connect("config-inited", serve_fonts)
-    app.connect("html-page-context", list_references)
+    app.connect("html-page-context", mend_body)
     app.connect("autodoc-process-docstring", separate_parts)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,32 @@
+"""A pytest plugin that lets nbval and the book share one run: it keeps what the cells showed, and the book shows that.
+
+    python -m pytest -p tools.executed --nbval-lax book/01_convolution.ipynb  # keeps _build/executed/01_convolution.ipynb
+
+Where a cell's output is committed, the book shows the committed one. It must agree, except for what a line says after
+"≈": times, which are those of the machine that wrote the page.
+"""
+
+from functools import partial
+
+import nbformat
+import pytest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Runs a cell as a notebook does: nbval turns IPython's history off, and with it the semicolon that hides a value."""
+    kernel = item.parent.kernel
+    kernel.execute_cell_input = partial(kernel.kc.execute, stop_on_error=False)
+    item.parent.sanitize_patterns["≈.*"] = "≈"
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Writes the executed copies, if no cell failed."""
+    if exitstatus != pytest.ExitCode.OK:
+        return
+    for item in session.items:
+        item.cell.outputs = item.cell.outputs or item.test_outputs
+    for notebook in {item.parent for item in session.items}:
+        copy = session.config.rootpath / "_build" / "executed" / notebook.path.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook.nb, copy)
