@@ -12,7 +12,7 @@ JOBS := 2
 PYTHON = $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: help setup book test browser serve lint types pins bench colab rehearse repository clean
+.PHONY: help setup book test browser serve lint pins bench colab rehearse repository clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 unexport PYTHONDONTWRITEBYTECODE # where a container sets it, every process would compile torch anew
@@ -57,13 +57,14 @@ browser: $(READY)
 serve: book ## Serve the built site on localhost
 	$(BIN)/python -m http.server 8000 --bind localhost --directory $(dir $(SITE))
 
-lint: $(READY) ## Check the style of the code and that notebooks are committed without outputs
+lint: $(READY) ## Check style, types, the direction of imports, dependencies, and that notebooks have no outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/nbstripout --verify --keep-id --keep-count book/*.ipynb
-
-types: $(READY) ## Check the types (fetches pyright's own program once)
-	$(BIN)/pyright
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/deptry gsa
+	$(BIN)/deptry tools tests book/_ext --ignore DEP002,DEP004
 
 pins: $(READY) ## Update requirements.txt to the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \

@@ -169,7 +169,9 @@ def test_it_compares_errors_shown_and_times_measured(chapter):
 )
 def test_the_book_shows_what_nbval_ran(tmp_path, source, committed, shown):
     outputs = [new_output("stream", name="stdout", text=committed)] if committed else []
-    cell = new_code_cell(source, outputs=outputs, execution_count=1, metadata={"tags": sorted(KEPT if committed else ())})
+    cell = new_code_cell(
+        source, outputs=outputs, execution_count=1, metadata={"tags": sorted(KEPT if committed else ())}
+    )
     nbformat.write(new_notebook(cells=[cell]), tmp_path / "page.ipynb")
     command = [sys.executable, "-m", "pytest", "-p", "tools.executed", "--nbval-lax", "--nbval-current-env"]
     done = subprocess.run([*command, f"--rootdir={tmp_path}", tmp_path / "page.ipynb"], cwd=ROOT, capture_output=True)

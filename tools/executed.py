@@ -1,6 +1,6 @@
 """A pytest plugin that lets nbval and the book share one run: it keeps what the cells showed, and the book shows that.
 
-    python -m pytest -p tools.executed --nbval-lax book/01_convolution.ipynb  # keeps _build/executed/01_convolution.ipynb
+    python -m pytest -p tools.executed --nbval-lax book/01_convolution.ipynb  # keeps _build/executed/…
 
 Where a cell's output is committed, the book shows the committed one. It must agree, except for what a line says after
 "≈": times, which are those of the machine that wrote the page.
@@ -14,7 +14,7 @@ import pytest
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
-    """Runs a cell as a notebook does: nbval turns IPython's history off, and with it the semicolon that hides a value."""
+    """Runs a cell as a notebook does: nbval does it without history, and then no semicolon hides a value."""
     kernel = item.parent.kernel
     kernel.execute_cell_input = partial(kernel.kc.execute, stop_on_error=False)
     item.parent.sanitize_patterns["≈.*"] = "≈"

@@ -3,7 +3,7 @@
 import sys
 
 import matplotlib.pyplot as plt
-from cycler import cycler
+from matplotlib import cycler
 from matplotlib.colors import to_rgb
 
 COLOURS = {

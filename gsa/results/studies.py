@@ -152,7 +152,7 @@ def evidence(ledger: Ledger, *arms: str) -> pd.DataFrame:
 
     "runs" counts recorded runs, of a planned study as "done/planned". The runs that chose rates are left out.
     """
-    rows: dict[tuple[str, str], dict[str, str]] = {}
+    rows: dict[tuple[str, str], dict] = {}
     counts = progress(ledger).to_dict()
     for name in ledger.studies():
         if not any(record.test_accuracy is not None for record in ledger.records(name)):
