@@ -113,7 +113,8 @@ def results(*, results: Path = PUBLISHED, study: str = "") -> None:
     """
     ledger = Ledger(results)
     judged = [name for name in ledger.studies() if any(r.test_images for r in ledger.records(name))]
-    print("\n\n".join(ledger.text(name) for name in [study] if study or judged) or f"no finished runs in {ledger.path}")
+    tables = [ledger.text(name) for name in ([study] if study else judged)]
+    print("\n\n".join(tables) or f"no finished runs in {ledger.path}")
     if not study:
         print(f"\nfinished runs of those planned\n\n{progress(ledger).to_string()}")
 

@@ -12,12 +12,12 @@ import torch
 from gsa.__main__ import main
 from gsa.data import Dataset
 from gsa.results import Ledger, studies
-from gsa.results.studies import STUDIES, Study, evidence, progress
+from gsa.results.studies import STUDIES, Study, carrying, evidence, plan, progress
 from gsa.training import Config, build, train
 
 ROOT = Path(__file__).parents[1]
-TINY = Config(model="resnet8", width=4, data="shapes", images=64, batch=32, epochs=1, study="tiny")
-STUDY = Study(TINY, ("none", "se"), seeds=(0, 1), rates=(0.5, 1.0))
+TINY = Config("resnet8", optimizer="sgd", width=4, data="shapes", images=64, batch=32, epochs=2, study="tiny")
+STUDY = Study(TINY, carrying("none", "se"), seeds=(0, 1), multipliers=(0.5, 1.0), question="Does it help?")
 
 
 @pytest.fixture
@@ -38,44 +38,47 @@ def record():
     return train(TINY).record
 
 
-def finish(ledger: Ledger, record, config: Config, holdout_accuracy: float) -> None:
-    history = [replace(record.history[0], holdout_accuracy=holdout_accuracy)]
-    ledger.add(replace(record, config=config, history=history))
+def finish(ledger: Ledger, record, config: Config, **measured) -> None:
+    ledger.add(replace(record, config=config, **measured))
 
 
-def test_an_arm_gets_the_rate_that_is_best_on_held_out_images(tmp_path, record):
+def test_an_arm_gets_the_multiplier_that_ends_best_on_held_out_images(tmp_path, record):
     ledger = Ledger(tmp_path)
-    for rate, accuracy in {0.5: 0.4, 1: 0.3}.items():
-        finish(ledger, replace(record, test_accuracy=1 - accuracy), STUDY.grid("se")[rate], accuracy)
-    assert STUDY.rate("se", ledger) == 0.5
+    for multiplier, first, last in ((0.5, 0.2, 0.4), (1.0, 0.35, 0.3)):
+        history = [replace(epoch, holdout_accuracy=first) for epoch in record.history]
+        measured = {"history": history, "holdout_accuracy_tta": last, "test_accuracy": 1 - last}
+        finish(ledger, record, STUDY.choices("se")[multiplier], **measured)
+    assert STUDY.multiplier("se", ledger) == 0.5
     run = STUDY.config("se", 3, 0.5)
     assert (run.lr, run.mechanism_lr, run.seed, run.study) == (TINY.lr / 2, TINY.mechanism_lr / 2, 3, "tiny")
+    assert run.test and not any(choice.test for choice in STUDY.choices("se").values())
 
 
 def test_no_rate_is_chosen_before_its_grid_is_complete(tmp_path, record):
     ledger = Ledger(tmp_path)
-    finish(ledger, record, STUDY.grid("se")[1], 0.3)
+    finish(ledger, record, STUDY.choices("se")[1])
     with pytest.raises(ValueError, match=r"no rate can be chosen for se before its runs in tiny-rate0\.5"):
-        STUDY.rate("se", ledger)
+        STUDY.multiplier("se", ledger)
 
 
 def test_a_study_trains_its_grid_and_then_its_runs_and_nothing_twice(gsa, capsys):
-    gsa("study", "tiny", "--arms", "se", "--rate", "0.5")
+    gsa("study", "tiny", "--arms", "se", "--multipliers", "0.5")
     assert Ledger("results").studies() == ["tiny-rate0.5"]
     gsa("study", "tiny", "--arms", "se", "--seeds", "1", "--jobs", "2")
     kept = [(r.config.study, r.config.arm, r.config.seed) for r in Ledger("results").records()]
     assert kept == [("tiny", "se", 1), ("tiny-rate0.5", "se", 0), ("tiny-rate1", "se", 0)]
+    assert [r.test_accuracy is None for r in Ledger("results").records()] == [False, True, True]
     written = {path: path.stat().st_mtime_ns for path in Path("results").glob("*/*.json")}
     gsa("study", "tiny", "--arms", "se", "--seeds", "1")
     assert {path: path.stat().st_mtime_ns for path in Path("results").glob("*/*.json")} == written
     gsa("results", "--results", "results")
-    assert re.search(r"se +0/5 +0/5 +1/2", capsys.readouterr().out)
+    assert re.search(r"^se .* 1/2$", capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--rate", "3"], r"study tiny has no rate 3; it has \[0\.5, 1\.0\]"),
+        (["--multipliers", "3"], r"study tiny has no multipliers \[3\.0\]; it has \[0\.5, 1\.0\]"),
         (["--arms", "gsa"], "study tiny has no arm 'gsa'; it has none, se"),
     ],
 )
@@ -88,24 +91,37 @@ def test_what_a_study_does_not_have_is_refused(gsa, arguments, message):
 def test_progress_counts_the_planned_runs_that_are_kept(tmp_path, record, monkeypatch):
     monkeypatch.setattr(studies, "STUDIES", {"tiny": STUDY})
     ledger = Ledger(tmp_path)
-    finish(ledger, record, STUDY.config("none", 1, 1.0), 0.3)
+    finish(ledger, record, STUDY.config("none", 1, 0.5))
+    finish(ledger, record, STUDY.config("none", 7, 0.5))
+    finish(ledger, record, replace(STUDY.config("se", 1), images=32))
     assert progress(ledger).to_dict() == {"tiny": {"none": "1/2", "se": "0/2"}}
 
 
-def test_evidence_shows_what_is_recorded_and_what_is_not_run(tmp_path, record, monkeypatch):
+def test_the_plan_has_a_row_for_each_study_that_asks(monkeypatch):
+    monkeypatch.setattr(studies, "STUDIES", {"tiny": STUDY, "kept": replace(STUDY, question="")})
+    assert plan().T.to_dict() == {
+        "tiny": {
+            "question": "Does it help?",
+            "arms": "se",
+            "control": "none",
+            "seeds": "2",
+            "rates tried": "2",
+            "verdicts": "exploration (Holm)",
+            "margin": "0.3 points",
+        }
+    }
+
+
+def test_evidence_shows_what_is_recorded(tmp_path, record, monkeypatch):
     monkeypatch.setattr(studies, "STUDIES", {"tiny": STUDY})
     ledger = Ledger(tmp_path)
-    finish(ledger, record, STUDY.config("none", 1, 1.0), 0.3)
-    finish(ledger, record, STUDY.grid("se")[1], 0.3)
-    finish(ledger, record, replace(TINY, study="another", mechanism="conv"), 0.3)
+    finish(ledger, record, STUDY.config("none", 1))
+    finish(ledger, record, STUDY.choices("se")[1], test_accuracy=None)
+    finish(ledger, record, replace(TINY, study="another", mechanism="conv"))
     shown = evidence(ledger, "se", "conv")
-    assert list(shown.index) == [("another", "none"), ("another", "conv"), ("tiny", "none"), ("tiny", "se")]
-    assert list(shown["runs"]) == ["0", "1", "1/2", "0/2"]
-    assert list(shown["verdict"]) == ["not run", "no shared seed: no verdict", "control", "not run"]
-    accuracy = ledger.display("tiny").loc["none", "test accuracy, %"]
-    assert list(shown.loc["tiny", "test accuracy, %"]) == [accuracy, "–"]
-    with pytest.raises(ValueError, match="no study records or plans eca, gsa"):
-        evidence(ledger, "se", "gsa", "eca")
+    assert list(shown.index) == [("another", "conv")]
+    assert list(shown["runs"]) == ["1"]
+    assert evidence(ledger, "eca").empty
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -125,19 +141,24 @@ def dry_run(directory: Path, *targets: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+CHOOSING = next(study for study in STUDIES.values() if study.multipliers)
+ARM, SEED = [*CHOOSING.arms][-1], CHOOSING.seeds[-1]
+
+
 def test_the_workflow_plans_every_run_that_the_ledger_lacks(tmp_path):
-    done = tmp_path / "results" / "sources" / "gsa-3.json"
+    done = tmp_path / "results" / CHOOSING.name / f"{ARM}-{SEED}.json"
     done.parent.mkdir(parents=True)
     done.write_text("{}")
-    plan = dry_run(tmp_path)
     planned = sum(len(study.arms) * len(study.seeds) for study in STUDIES.values())
-    grids = sum(len(study.arms) * len(study.rates) for study in STUDIES.values())
-    assert re.search(rf"^run +{planned - 1}$", plan, re.MULTILINE)
-    assert re.search(rf"^rate +{grids}$", plan, re.MULTILINE)
-    assert "sources/gsa-3.json" not in plan
+    choices = sum(len(study.arms) * len(study.multipliers) for study in STUDIES.values())
+    jobs = dry_run(tmp_path)
+    assert re.search(rf"^run +{planned - 1}$", jobs, re.MULTILINE)
+    assert re.search(rf"^choose +{choices}$", jobs, re.MULTILINE)
+    assert f"{CHOOSING.name}/{ARM}-{SEED}.json" not in jobs
 
 
 def test_a_job_of_the_workflow_trains_the_run_that_it_is_named_after(tmp_path):
-    plan = dry_run(tmp_path, "results/resnet20/none-macs-of-gsa-4.json", "--printshellcmds")
-    assert "-m gsa study resnet20 --arms none-macs-of-gsa --seeds 4\n" in plan
-    assert sorted(re.findall(r"--arms none-macs-of-gsa --rate (\S+)", plan)) == ["0.5", "1", "2"]
+    jobs = dry_run(tmp_path, f"results/{CHOOSING.name}/{ARM}-{SEED}.json", "--printshellcmds")
+    assert f"-m gsa study {CHOOSING.name} --arms {ARM} --seeds {SEED}\n" in jobs
+    tried = re.findall(rf"--arms {re.escape(ARM)} --multipliers (\S+)", jobs)
+    assert sorted(map(float, tried)) == sorted(CHOOSING.multipliers)

@@ -3,7 +3,7 @@
 from gsa.results.ledger import LEGEND, PUBLISHED, Ledger, speed
 from gsa.results.runner import run_missing
 from gsa.results.statistics import expected_sigma, points, seeds_to_see, t_interval, wilson
-from gsa.results.studies import STUDIES, Study, evidence, progress
+from gsa.results.studies import STUDIES, Study, evidence, plan, progress
 
 __all__ = [
     "LEGEND",
@@ -13,6 +13,7 @@ __all__ = [
     "Study",
     "evidence",
     "expected_sigma",
+    "plan",
     "points",
     "progress",
     "run_missing",

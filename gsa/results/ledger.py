@@ -4,7 +4,7 @@ import json
 import math
 import os
 import re
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -91,16 +91,18 @@ class Ledger:
         target = self._file(record.config)
         record = replace(record, weights_sha256=weights and sha256(weights).hexdigest())
         text = _RECORD.dump_json(record, indent=1) + b"\n"
-        _parse(text, target)
-        kept = target.with_suffix(".safetensors")
+        kept = _parse(text, target)
+        if lost := [field.name for field in fields(Record) if getattr(kept, field.name) != getattr(record, field.name)]:
+            raise ValueError(f"{target} is no finished run: JSON cannot hold its {', '.join(lost)}: is a number NaN?")
+        beside = target.with_suffix(".safetensors")
         try:
             if weights:
-                with whole(kept) as partial:
+                with whole(beside) as partial:
                     partial.write_bytes(weights)
             with whole(target) as partial:
                 partial.write_bytes(text)
         except OSError:
-            kept.unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
             raise
         return target
 
@@ -189,8 +191,10 @@ def _parse(text: bytes, path: Path) -> Record:
     if len(record.history) != record.config.epochs:
         done = f"{len(record.history)} of {record.config.epochs} epochs"
         raise ValueError(f"{path} is no finished run: history has {done}")
-    if record.test_accuracy is not None and not 0 <= record.test_accuracy <= 1:
-        raise ValueError(f"{path} is no finished run: test_accuracy {record.test_accuracy} is no share of 1")
+    for name in ("test_accuracy", "test_accuracy_tta", "holdout_accuracy_tta"):
+        accuracy = getattr(record, name)
+        if accuracy is not None and not 0 <= accuracy <= 1:
+            raise ValueError(f"{path} is no finished run: {name} {accuracy} is no share of 1")
     return record
 
 

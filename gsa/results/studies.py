@@ -22,6 +22,14 @@ class Study:
     arms: Mapping[str, Mapping[str, object]]
     seeds: Sequence[int] = range(5)
     multipliers: Sequence[float] = ()
+    question: str = ""
+    """What the study is to answer, in one sentence; none where runs are kept for their weights or their recipe."""
+    control: str = "none"
+    """The arm that all others are compared with."""
+    margin: float = 0.003
+    """Accuracies that differ by less count as equal."""
+    primary: bool = False
+    """Whether its verdicts are the answer, corrected together by Dunnett, or exploration, corrected by Holm."""
 
     @property
     def name(self) -> str:
@@ -137,13 +145,36 @@ STUDIES: dict[str, Study] = {
 """By name. Every number in results/ has its recipe here."""
 
 
-def progress(ledger: Ledger) -> pd.DataFrame:
-    """How many of the planned runs the ledger has: one row an arm, one column a study, as "done/planned"."""
-    done = [(record.config.study, record.config.arm, record.config.seed) for record in ledger.records()]
-    counts = {
-        name: {arm: f"{sum((name, arm, s) in done for s in study.seeds)}/{len(study.seeds)}" for arm in study.arms}
+def plan() -> pd.DataFrame:
+    """What was written down before the runs, as text: one row for each study that asks a question."""
+    rows = {
+        name: {
+            "question": study.question,
+            "arms": ", ".join(arm for arm in study.arms if arm != study.control),
+            "control": study.control,
+            "seeds": str(len(study.seeds)),
+            "rates tried": str(len(study.multipliers) or 1),
+            "verdicts": "the answer (Dunnett)" if study.primary else "exploration (Holm)",
+            "margin": f"{100 * study.margin:g} points",
+        }
         for name, study in STUDIES.items()
+        if study.question
     }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("study")
+
+
+def progress(ledger: Ledger) -> pd.DataFrame:
+    """How many of the planned runs the ledger has: one row an arm, one column a study, as "done/planned".
+
+    A run counts where its whole recipe is the planned one, whichever multiplier was chosen.
+    """
+    done = {record.config for record in ledger.records()}
+
+    def count(study: Study, arm: str) -> str:
+        planned = ({study.config(arm, seed, m) for m in study.multipliers or (1.0,)} for seed in study.seeds)
+        return f"{sum(not done.isdisjoint(runs) for runs in planned)}/{len(study.seeds)}"
+
+    counts = {name: {arm: count(study, arm) for arm in study.arms} for name, study in STUDIES.items()}
     return pd.DataFrame(counts).fillna("").rename_axis("arm")
 
 
@@ -166,4 +197,4 @@ def evidence(ledger: Ledger, *arms: str) -> pd.DataFrame:
                 for arm in ("none", *found)
                 if arm in recorded
             }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["study", "arm"])
+    return pd.DataFrame([*rows.values()], pd.MultiIndex.from_tuples([*rows], names=["study", "arm"]))
