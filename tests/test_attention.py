@@ -1,5 +1,7 @@
 """One primitive, tested against loops; self-attention and the non-local block, tested against PyTorch's and timm's."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,8 +11,8 @@ from timm.layers.non_local_attn import NonLocalAttn
 from timm.models.twins import LocallyGroupedAttn
 from torch import Tensor, nn
 
-from gsa.layers import GLOBAL, ProjectedValues, SelfAttention, attend, grid, patches, record_weights, window
-from gsa.layers.attention import NonLocal, guidance_mask
+from gsa.layers import GLOBAL, ProjectedValues, SelfAttention, attend, attention, grid, patches, record_weights, window
+from gsa.layers.attention import NonLocal, frozen_weights, guidance_mask
 from gsa.probes import count_macs, count_parameters
 
 sizes = st.integers(1, 4)
@@ -150,6 +152,31 @@ def test_recorded_weights_are_part_of_the_graph():
         attend(*qkv)
     (gradient,) = torch.autograd.grad(weights[0][..., 0].sum(), qkv[0])
     assert gradient.abs().max() > 0
+
+
+def test_each_thread_records_and_freezes_for_itself():
+    layer, x = SelfAttention(8, 2), torch.randn(2, 8, 2, 2)
+    with ThreadPoolExecutor(1) as other, frozen_weights(), record_weights() as weights:
+        other.submit(lambda: layer(x).square().sum().backward()).result()
+        assert weights == []
+        assert layer.qkv.weight.grad[:16].abs().max() > 0
+        with torch.no_grad():
+            layer(x)
+        assert len(weights) == 1
+
+
+@pytest.mark.parametrize("tokens", [4, 9, 16, 31, 32, 49, 128, 200])
+def test_both_paths_agree_in_half_precision(tokens):
+    qkv = [t.bfloat16().requires_grad_() for t in random_qkv(2, 3, tokens, 16, keys=tokens, width_of_value=16)]
+    exact = [t.detach().float().requires_grad_() for t in qkv]
+    expected, cotangent = F.scaled_dot_product_attention(*exact), torch.randn(2, 3, tokens, 16)
+    assert attention.explicit_is_faster(qkv[1]) == (tokens <= attention.MANY)
+    for y in (attend(*qkv), attention.explicit(*qkv, None, 0.25)[1], F.scaled_dot_product_attention(*qkv)):
+        assert y.dtype == torch.bfloat16
+        torch.testing.assert_close(y.float(), expected, atol=0.02, rtol=0.02)
+        gradients = torch.autograd.grad(y, qkv, cotangent.bfloat16())
+        for found, wanted in zip(gradients, torch.autograd.grad(expected, exact, cotangent, retain_graph=True)):
+            torch.testing.assert_close(found.float(), wanted, atol=0.03, rtol=0.03)
 
 
 def test_attend_compiles_whole(unchecked):

@@ -415,9 +415,9 @@ def test_temporal_attention_is_that_of_pytorch_at_every_pixel():
 
 
 def test_one_moment_returns_the_projected_values():
-    layer, x = TemporalAttention(8, 2), torch.randn(2, 1, 8, 3, 4)
+    layer, x = TemporalAttention(8, 2).double(), torch.randn(2, 1, 8, 3, 4).double()
     values = layer.qkv(x.movedim(2, -1)).chunk(3, dim=-1)[2]
-    assert torch.equal(layer(x), layer.proj(values).movedim(-1, 2))
+    assert_same(layer(x), layer.proj(values).movedim(-1, 2))
 
 
 def test_every_pixel_looks_at_its_own_history_alone():

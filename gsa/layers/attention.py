@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
@@ -11,8 +13,8 @@ from torch import Tensor, nn
 from gsa.layers.checks import check_heads
 from gsa.layers.partition import GLOBAL, Partition
 
-_recorded: list[Tensor] | None = None
-_frozen = False
+_recorded: ContextVar[list[Tensor] | None] = ContextVar("recorded", default=None)
+_frozen: ContextVar[bool] = ContextVar("frozen", default=False)
 
 
 @contextmanager
@@ -20,29 +22,32 @@ def record_weights() -> Iterator[list[Tensor]]:
     """Collect every softmax matrix that :func:`attend` computes inside the block, in the order of the calls.
 
     Each is (batch, heads, queries, keys) and stays attached to the graph. Blocks nest: the innermost one records.
+    Only the thread (or asyncio task) that opened the block is recorded.
     """
-    global _recorded
-    outer, _recorded = _recorded, []
+    weights: list[Tensor] = []
+    outer = _recorded.set(weights)
     try:
-        yield _recorded
+        yield weights
     finally:
-        _recorded = outer
+        _recorded.reset(outer)
 
 
 @contextmanager
 def frozen_weights() -> Iterator[None]:
-    """Inside, what weights are computed from counts as constant: a layer y = A(x)·x is differentiated as A·x."""
-    global _frozen
-    outer, _frozen = _frozen, True
+    """Inside, what weights are computed from counts as constant: a layer y = A(x)·x is differentiated as A·x.
+
+    It holds in the thread (or asyncio task) that opened the block.
+    """
+    outer = _frozen.set(True)
     try:
         yield
     finally:
-        _frozen = outer
+        _frozen.reset(outer)
 
 
 def held(x: Tensor) -> Tensor:
     """``x``, of which weights are made: itself, but a constant inside :func:`frozen_weights`."""
-    return x.detach() if _frozen else x
+    return x.detach() if _frozen.get() else x
 
 
 def attend(
@@ -57,22 +62,66 @@ def attend(
 
     .. math:: y_i = \sum_j \operatorname{softmax}_j(s\, q_i^\top k_j + b_{ij})\, v_j
 
-    ``bias`` is added to the logits (or, if boolean, says which pairs may meet: a query that may meet none gets zeros).
-    It has two dimensions or more and broadcasts to (batch, heads, queries, keys). ``scale`` is s, by default 1/√width.
-    Costs queries · keys · (width + width_of_value) multiply-accumulates per head and no parameters. Inside
-    :func:`record_weights` the softmax is computed explicitly and kept; elsewhere PyTorch's fused kernel never stores
-    it.
+    ``bias`` is added to the logits (or, if boolean, says which pairs may meet: a query that may meet none gets zeros,
+    as does one whose biases are all −∞). It has two dimensions or more and broadcasts to (batch, heads, queries, keys).
+    ``scale`` is s, by default 1/√width. Costs queries · keys · (width + width_of_value) multiply-accumulates per head
+    and no parameters. Inside :func:`record_weights`, and where :func:`explicit_is_faster`, the softmax is computed
+    explicitly; elsewhere PyTorch's fused kernel never stores it. That kernel has no second derivative on the CPU;
+    inside :func:`record_weights` there is one.
     """
     q, k = held(q), held(k)
-    if _recorded is None:
+    recorded = _recorded.get()
+    if recorded is None and not explicit_is_faster(k):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
-    logits = q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
-    if bias is None or bias.is_floating_point():
-        weights = (logits if bias is None else logits + bias).softmax(-1)
-    else:
-        weights = logits.masked_fill(~bias, float("-inf")).softmax(-1).masked_fill(~bias, 0)
-    _recorded.append(weights)
-    return weights @ v
+    weights, y = explicit(q, k, v, bias, q.shape[-1] ** -0.5 if scale is None else scale)
+    if recorded is not None:
+        recorded.append(weights)
+    return y
+
+
+FEW, MANY = 32, 128
+"""Keys of a group: below the first, half precision takes longer than single on a CPU; up to the second, fused attention
+in half precision takes longer than the explicit one."""
+
+
+def explicit_is_faster(k: Float[Tensor, "batch heads keys width"]) -> bool:
+    """Whether products and a softmax are faster for these keys than PyTorch's fused kernel, backward pass included."""
+    return k.device.type == "cpu" and k.dtype == torch.bfloat16 and k.shape[-2] <= MANY
+
+
+def explicit(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
+) -> tuple[Float[Tensor, "batch heads queries keys"], Float[Tensor, "batch heads queries width_of_value"]]:
+    """The weights and their sum over the values, as :func:`attend` describes them.
+
+    Half precision turns to single precision where that is faster (``FEW``) and where logits could overflow (float16).
+    """
+    half = v.dtype
+    single = half == torch.float16 or (half == torch.bfloat16 and k.shape[-2] < FEW)
+    q, k, v = (t.to(torch.float32 if single else half) for t in (q, k, v))
+    with torch.autocast("cuda" if q.is_cuda else "cpu", enabled=False):
+        logits = q * scale @ k.mT
+        if bias is None:
+            weights = logits.softmax(-1)
+        else:
+            hidden = bias == float("-inf") if bias.is_floating_point() else ~bias
+            logits = logits + bias if bias.is_floating_point() else logits
+            weights = logits.masked_fill(hidden, float("-inf")).softmax(-1).masked_fill(hidden, 0)
+        return weights, (weights @ v).to(half)
+
+
+class Projection(nn.Linear):
+    """A linear layer whose gradients and results are those of ``nn.Linear``, in half the time for groups of tokens.
+
+    On a CPU the tokens become the pixels of an image, and the layer the 1×1 convolution that it is.
+    """
+
+    def forward(self, x: Float[Tensor, "... width"]) -> Float[Tensor, "... width_out"]:
+        if x.ndim != 3 or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
+            return super().forward(x)
+        images = x[:, None] if x.dtype == torch.float32 else x[None]
+        y = F.conv2d(images.permute(0, 3, 1, 2), self.weight[:, :, None, None], self.bias)
+        return y.permute(0, 2, 3, 1).contiguous().view(*x.shape[:2], -1)
 
 
 class SelfAttention(nn.Module):
@@ -92,8 +141,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         check_heads(channels, heads)
         self.channels, self.heads, self.partition = channels, heads, partition
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.proj = nn.Linear(channels, channels)
+        self.qkv = Projection(channels, 3 * channels)
+        self.proj = Projection(channels, channels)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         parts = self.qkv(self.partition.split(x, self.channels)).chunk(3, dim=-1)

@@ -12,7 +12,7 @@ from torch import Tensor
 class Partition:
     """A reversible rearrangement of a map into groups of tokens.
 
-    It is a pair of einops patterns over the same axes, ``b c {map}`` and ``tokens``. In ``tokens`` the first axis
+    It is a pair of einops patterns over the same axes, ``b {map} c`` and ``tokens``. In ``tokens`` the first axis
     counts the groups, the second the tokens of a group and the last the width of a token: only tokens of one group
     meet in attention. ``lengths`` fixes the axes that the size of the map does not determine.
     """
@@ -25,13 +25,15 @@ class Partition:
     def split(
         self, x: Float[Tensor, "batch channels height width"], width: int | None = None
     ) -> Float[Tensor, "groups tokens width_of_token"]:
-        """The map as groups of tokens, each ``width`` wide.
+        """The map as groups of tokens, each ``width`` wide. Its gradient comes in channels_last memory, as does the map
+        of :meth:`merge`.
 
         Errors: ValueError if the map's sides are not multiples of the partition's step, or the tokens of another width
         than the one asked for.
         """
         self.check(*x.shape[-2:])
-        tokens = rearrange(x, f"b c {self.map} -> {self.tokens}", **dict(self.lengths))
+        pixels = x.permute(0, 2, 3, 1)
+        tokens = rearrange(pixels, f"b {self.map} c -> {self.tokens}", **dict(self.lengths))
         if width not in (None, tokens.shape[-1]):
             raise ValueError(
                 f"{self.name} makes tokens {tokens.shape[-1]} wide of a {x.shape[-2]}×{x.shape[-1]} map of "
