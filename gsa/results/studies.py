@@ -94,6 +94,8 @@ RESIDUAL = Config(
     batch=128,
     optimizer="sgd",
     lr=0.2,
+    head_lr=0.01,
+    bias_lr=0.02,
     momentum=0.9,
     weight_decay=5e-4,
     mechanism_weight_decay=0.05,
@@ -102,18 +104,66 @@ RESIDUAL = Config(
     crop=4,
     precision="bf16",
 )
-"""The recipe of residual hosts."""
+"""The recipe of residual hosts. Under SGD the rates of head and biases are those of the host; the others stand in their
+records and decide nothing."""
 
-SPEEDRUN = Config(model="whitened-published", holdout=0.0, precision="bf16", study="speedrun")
+SPEEDRUN = Config(
+    model="whitened-published",
+    batch=500,
+    lr=0.24,
+    head_lr=0.01,
+    bias_lr=0.02,
+    holdout=0.0,
+    precision="bf16",
+    study="speedrun",
+)
+"""The published network, at rates that were chosen for batches of 500."""
+
+FAST = Config(precision="bf16")
+"""The recipe of the fast host: the defaults of a configuration."""
+
+PRIMARY = Study(
+    replace(FAST, study="primary"),
+    carrying("none", "gsa", "host-conv", "gsa-uniform", "self") | {"none-longer": {"epochs": 4}},
+    seeds=range(12),
+    multipliers=(0.5, 1.0, 2.0),
+    question="On CIFAR-10, in the fast host, does Global Sparse Attention as described change test accuracy?",
+    primary=True,
+)
+"""``host-conv`` costs as many multiply-accumulates as ``gsa``; ``none-longer`` is trained for at least as many seconds;
+``gsa-uniform`` has neither queries nor keys."""
+
+EXPLORATION = Study(
+    replace(FAST, study="exploration"),
+    carrying(
+        *("none", "gsa", "window", "grid", "gsa-window-first", "gsa-shuffled", "gsa-projections", "gsa-fixed"),
+        *("gsa-patch1", "gsa-patch2", "gsa-patch8", "gsa-1-heads", "gsa-2-heads", "gsa-placed", "gsa-nested"),
+    )
+    | {f"gsa-stage{stage}": {"mechanism": "gsa", "stages": (stage,)} for stage in (2, 3)}
+    | {"gsa-stages-1-2-3": {"mechanism": "gsa", "stages": (1, 2, 3)}}
+    | carrying("twins", "sasa", "lka", "se", "cbam", "sk", "non-local", "hashed", "gsa-folded")
+    | widened("gsa"),
+    question="Which part of the layer does what, and how do the other layers of the book compare?",
+)
+
+SMALL = Study(
+    replace(FAST, width=32, epochs=8, study="small"),
+    carrying("none", "gsa", "self", "se", "window"),
+    seeds=[0],
+)
+"""A third of the width, so that the trained weights are small enough to come with the book."""
 
 STUDIES: dict[str, Study] = {
     study.name: study
     for study in (
+        PRIMARY,
+        EXPLORATION,
+        SMALL,
         Study(
-            replace(RESIDUAL, model="source", stages=(0, 1, 2, 3, 4), study="sources"),
+            replace(RESIDUAL, model="source", stages=(0, 1, 2, 3, 4), epochs=10, study="sources"),
             carrying("none", "gsa-folded", "gsa"),
             seeds=range(3),
-            multipliers=(0.5, 1.0, 2.0),
+            question="What is the source's layer worth in its own network?",
         ),
         Study(replace(RESIDUAL, study="resnet20-cpu"), carrying("none", "gsa"), seeds=[0]),
         Study(

@@ -35,19 +35,19 @@ class Config:
     """Read the test images at the end. Runs that choose a recipe do not."""
     epochs: int = 3
     """How often every image is shown."""
-    batch: int = 500
+    batch: int = 250
     """Images a step, over all processes."""
     optimizer: Literal["muon", "sgd"] = "muon"
     """Who trains the host: "muon" its kernels, with AdamW for its head, biases and norms; or "sgd" all of it."""
-    lr: float = 0.24
+    lr: float = 0.16
     """Peak learning rate of the host's kernels, under "sgd" of all of the host."""
     momentum: float = 0.6
     """Nesterov momentum of "muon" or "sgd"."""
     weight_decay: float = 0.01
     """Decoupled decay of the host's matrices; under "sgd" it is added to the gradient."""
-    head_lr: float = 0.01
+    head_lr: float = 0.005
     """Peak learning rate of the host's last layer, under "muon"."""
-    bias_lr: float = 0.02
+    bias_lr: float = 0.01
     """Peak learning rate of the host's biases and norms, under "muon"."""
     mechanism_lr: float = 0.002
     """Peak learning rate of the mechanism, which AdamW trains."""
