@@ -3,9 +3,12 @@
 import gzip
 import hashlib
 import io
+import socket
 import tarfile
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -32,28 +35,45 @@ def folder(tmp_path, monkeypatch):
 
 
 class Server(ThreadingHTTPServer):
-    """Serves ``files``; under /interrupted/ only the first half of them, under /corrupt/ with one wrong byte."""
+    """Serves ``files``, in whole or not: see Handler. Whatever waits goes on when ``release`` is set."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.requests = {}, []
+        self.release, self.met = threading.Event(), threading.Barrier(3)
 
     def url(self, path):
         return f"http://127.0.0.1:{self.server_port}/{path}"
 
 
 class Handler(BaseHTTPRequestHandler):
+    """/whole/… is served, /corrupt/… has a wrong byte, /interrupted/… stops halfway.
+
+    /slow/… trickles and /silent/… waits for a while before the rest comes; /first-silent/… keeps the first who asks
+    waiting, /together/… all until three have asked.
+    """
+
     def do_GET(self):
         _, how, name = self.path.split("/")
         self.server.requests.append(how)
         if name not in self.server.files:
             return self.send_error(404)
+        if how == "silent":
+            self.server.release.wait(5)
+        if how == "first-silent" and self.server.requests.count(how) == 1:
+            self.server.release.wait()
+        if how == "together":
+            self.server.met.wait()
         content = bytearray(self.server.files[name])
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if how == "corrupt":
             content[len(content) // 2] ^= 1
+        for _ in range(200 if how == "slow" else 0):
+            self.wfile.write(content[:1])
+            del content[:1]
+            self.server.release.wait(0.05)
         self.wfile.write(content[: len(content) // 2] if how == "interrupted" else content)
 
     def log_message(self, *_):
@@ -66,6 +86,7 @@ def server():
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         yield server
+        server.release.set()
         server.shutdown()
         thread.join()
 
@@ -122,7 +143,8 @@ def assert_holds(dataset, arrays):
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    """The files there, but for the locks."""
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
 
 
 def test_cifar10_is_fetched_once_then_read_from_the_packed_cache(archive, images, server, folder):
@@ -146,7 +168,7 @@ def test_a_bad_download_is_detected_and_fetched_again_elsewhere(bad, archive, im
 @pytest.mark.parametrize("bad", ["interrupted", "corrupt"])
 def test_when_every_download_is_bad_nothing_stays_and_the_next_attempt_starts_afresh(bad, archive, images, folder):
     archive(bad, bad)
-    with pytest.raises(DataError, match=r"(?s)python -m gsa data cifar10.*GSA_DATA.*invalid hash"):
+    with pytest.raises(DataError, match=r"(?s)python -m gsa data cifar10.*GSA_DATA.*its sha256 is"):
         load("cifar10")
     assert names(folder) == []
     archive("whole")
@@ -161,8 +183,8 @@ def test_without_network_and_cache_the_error_says_what_to_do(folder):
 
 
 def test_packing_that_is_interrupted_leaves_nothing(archive, folder, monkeypatch):
-    def interrupted(file, **_):
-        file.write(b"half of it")
+    def interrupted(path, **_):
+        path.write_bytes(b"half of it")
         raise KeyboardInterrupt
 
     archive("whole")
@@ -259,7 +281,7 @@ def digits(monkeypatch, server):
         )
         raw[f"{prefix}-labels-idx1-ubyte"] = bytes([0, 0, 8, 1]) + np.array([len(y)], ">i4").tobytes() + y.tobytes()
     server.files |= {f"{name}.gz": gzip.compress(content) for name, content in raw.items()}
-    resources = [(name, hashlib.md5(server.files[name]).hexdigest()) for name in server.files]
+    resources = [(f"{name}.gz", hashlib.md5(server.files[f"{name}.gz"]).hexdigest()) for name in raw]
     monkeypatch.setattr(datasets.MNIST, "resources", resources)
     return arrays, raw
 
@@ -267,7 +289,7 @@ def digits(monkeypatch, server):
 def test_mnist_is_fetched_once_and_read(digits, server, folder, monkeypatch):
     monkeypatch.setattr(datasets.MNIST, "mirrors", [server.url("corrupt/"), server.url("whole/")])
     assert_holds(load("mnist", "full"), digits[0])
-    assert {"corrupt", "whole"} == set(server.requests) and names(folder) == ["MNIST"]
+    assert {"corrupt", "whole"} == set(server.requests) and names(folder) == sorted(digits[1])
     server.requests.clear()
     assert_holds(load("mnist", "demo"), digits[0])
     assert server.requests == []
@@ -290,6 +312,87 @@ def test_damaged_mnist_is_refused(damage, name, digits, folder):
         (raw / file).write_bytes(damage(content) if file == name else content)
     with pytest.raises(DataError, match=rf"{raw} is not MNIST.*python -m gsa data mnist"):
         load("mnist")
+
+
+@pytest.mark.parametrize("bad", ["slow", "silent"])
+@pytest.mark.parametrize("name", ["cifar10", "mnist"])
+def test_a_mirror_that_dawdles_is_left_and_the_sockets_of_others_are_not_touched(
+    bad, name, archive, images, digits, monkeypatch, server
+):
+    archive(bad, "whole")
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [server.url(f"{bad}/"), server.url("whole/")])
+    monkeypatch.setattr(download, "STALLED", 0.3)
+    monkeypatch.setattr(download, "SLOWEST", {"slow": 20_000, "silent": 0}[bad])
+    monkeypatch.setattr(socket, "setdefaulttimeout", None)
+    assert_holds(load(name), images if name == "cifar10" else digits[0])
+    assert {bad, "whole"} == set(server.requests)
+
+
+def several(count, name):
+    """So many processes that load at once; a queue for what each says: its labels, or why it has none."""
+    context = get_context("fork")
+    said, start = context.Queue(), context.Barrier(count)
+
+    def process():
+        start.wait()
+        try:
+            said.put(load(name).y_train.tolist())
+        except Exception as error:
+            said.put(error)
+
+    processes = [context.Process(target=process) for _ in range(count)]
+    for one in processes:
+        one.start()
+    return processes, said
+
+
+@pytest.fixture
+def serve_both(archive, server, digits, images, monkeypatch):
+    """A function that serves CIFAR-10 and MNIST one way; returns the right labels of each."""
+
+    def serve(how):
+        archive(how)
+        monkeypatch.setattr(datasets.MNIST, "mirrors", [server.url(f"{how}/")])
+        return {"cifar10": images["y_train"].tolist(), "mnist": digits[0]["y_train"].tolist()}
+
+    return serve
+
+
+@pytest.mark.parametrize("name", ["cifar10", "mnist"])
+def test_of_three_processes_one_fetches_and_all_read(name, serve_both, server):
+    labels = serve_both("whole")
+    processes, said = several(3, name)
+    assert [said.get(timeout=30) for _ in processes] == 3 * [labels[name]]
+    assert len(server.requests) == {"cifar10": 1, "mnist": 4}[name]
+
+
+@pytest.mark.parametrize("name", ["cifar10", "mnist"])
+def test_the_losers_of_a_race_use_what_is_there(name, serve_both, server, folder, monkeypatch):
+    monkeypatch.setattr(download, "PATIENCE", 0)
+    labels = serve_both("together")
+    processes, said = several(3, name)
+    assert [said.get(timeout=30) for _ in processes] == 3 * [labels[name]]
+    assert len(server.requests) == {"cifar10": 3, "mnist": 12}[name]
+    assert len(names(folder)) == {"cifar10": 1, "mnist": 4}[name]
+
+
+def test_who_waits_too_long_for_another_fetches_beside_it(serve_both, server, monkeypatch):
+    monkeypatch.setattr(download, "PATIENCE", 0.3)
+    labels = serve_both("first-silent")
+    _, said = several(2, "mnist")
+    assert said.get(timeout=30) == labels["mnist"] and not server.release.is_set()
+    server.release.set()
+    assert said.get(timeout=30) == labels["mnist"]
+
+
+def test_a_process_that_is_killed_blocks_nobody(serve_both, server):
+    labels = serve_both("first-silent")
+    (killed,), _ = several(1, "mnist")
+    while not server.requests:
+        time.sleep(0.01)
+    killed.kill()
+    _, said = several(1, "mnist")
+    assert said.get(timeout=30) == labels["mnist"]
 
 
 @pytest.mark.parametrize("name", ["cifar10", "mnist"])

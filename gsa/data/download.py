@@ -1,22 +1,31 @@
 """Published images: CIFAR-10 and MNIST, fetched once, verified to the last pixel, never read through pickle."""
 
+import gzip
 import hashlib
 import io
 import os
-import socket
 import tarfile
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import numpy as np
-from torch.hub import download_url_to_file
+from filelock import FileLock
 from torchvision import datasets
+from tqdm.auto import tqdm
 
 Arrays = dict[str, np.ndarray]
+
+PATIENCE = 600.0
+"""Seconds to wait for another process that fetches the same, before fetching beside it."""
+STALLED, SLOWEST = 30.0, 20_000
+"""Seconds of silence, and then bytes a second on the whole, with which a mirror is left for the next."""
 
 
 class DataError(RuntimeError):
@@ -83,28 +92,13 @@ def check(arrays: Arrays, published: Published) -> None:
         raise ValueError("its images or labels are not the published ones")
 
 
-@contextmanager
-def _workplace(folder: Path) -> Iterator[Path]:
-    """A temporary folder inside ``folder``, from which a finished file moves to its place in one step."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix="unfinished-") as place:
-            yield Path(place)
-    except OSError as error:
-        raise DataError(
-            f"Cannot write to {folder} ({error}). Set GSA_DATA to a folder with room for images."
-        ) from error
-
-
 def cifar10(folder: Path) -> tuple[Arrays, str]:
     """CIFAR-10 from folder/cifar10.npz, fetched if it is not there, with a sentence on its provenance.
 
     Errors: DataError if the cache is not CIFAR-10, or is absent and cannot be fetched.
     """
     path = folder / "cifar10.npz"
-    if not path.exists():
-        with _workplace(folder) as place:
-            _pack(_unpack(_download(place / "cifar-10-binary.tar.gz", path)), place / path.name, path)
+    _bring(CIFAR10, path, _pack_cifar10)
     content = path.read_bytes()
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
@@ -116,26 +110,10 @@ def cifar10(folder: Path) -> tuple[Arrays, str]:
     return arrays, f"packed cache {path.name}, SHA-256 {hashlib.sha256(content).hexdigest()[:16]}"
 
 
-def _download(archive: Path, wanted: Path) -> Path:
-    failures, timeout = [], socket.getdefaulttimeout()
-    socket.setdefaulttimeout(60)
-    try:
-        for url in CIFAR10_URLS:
-            try:
-                download_url_to_file(url, str(archive), hash_prefix=CIFAR10_SHA256)
-                return archive
-            except (OSError, RuntimeError, HTTPException) as error:
-                failures.append(f"\n  {url}: {error}")
-    finally:
-        socket.setdefaulttimeout(timeout)
-    raise DataError(
-        f"CIFAR-10 is not at {wanted}, and no download succeeded. Run `python -m gsa data cifar10` where there is a "
-        f"network, or set GSA_DATA to a folder that has cifar10.npz.{''.join(failures)}"
-    )
-
-
-def _unpack(archive: Path) -> Arrays:
+def _pack_cifar10(path: Path) -> None:
     """Read the six batches of the binary version: per image one byte of label, then 32·32 bytes of each colour."""
+    archive = path.with_name("cifar-10-binary.tar.gz")
+    _download(CIFAR10_URLS, archive, "sha256", CIFAR10_SHA256)
     arrays = {}
     with tarfile.open(archive) as tar:
         for split, names in CIFAR10_BATCHES.items():
@@ -143,15 +121,7 @@ def _unpack(archive: Path) -> Arrays:
             rows = np.frombuffer(content, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
             arrays[f"x_{split}"] = rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
             arrays[f"y_{split}"] = rows[:, 0]
-    return arrays
-
-
-def _pack(arrays: Arrays, unfinished: Path, path: Path) -> None:
-    with open(unfinished, "wb") as file:
-        np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    np.savez(path, **arrays)
 
 
 def mnist(folder: Path) -> tuple[Arrays, str]:
@@ -160,9 +130,7 @@ def mnist(folder: Path) -> tuple[Arrays, str]:
     Errors: DataError if the files are not MNIST's, or are absent and cannot be fetched.
     """
     raw = folder / "MNIST" / "raw"
-    if not raw.exists():
-        with _workplace(folder) as place:
-            _fetch_mnist(place, raw)
+    _bring(MNIST, raw, _unpack_mnist)
     try:
         splits = {split: datasets.MNIST(folder, train=split == "train") for split in ("train", "test")}
         arrays = {f"x_{split}": images.data[..., None].numpy() for split, images in splits.items()}
@@ -173,13 +141,87 @@ def mnist(folder: Path) -> tuple[Arrays, str]:
     return arrays, f"raw files as torchvision keeps them, content {MNIST.fingerprint[:16]}"
 
 
-def _fetch_mnist(place: Path, raw: Path) -> None:
+def _unpack_mnist(raw: Path) -> None:
+    raw.mkdir()
+    for name, md5 in datasets.MNIST.resources:
+        archive = raw.with_name(name)
+        _download([mirror + name for mirror in datasets.MNIST.mirrors], archive, "md5", md5)
+        (raw / archive.stem).write_bytes(gzip.decompress(archive.read_bytes()))
+
+
+def _bring(published: Published, wanted: Path, make: Callable[[Path], None]) -> None:
+    """Let ``make`` write a file or folder, and move it to ``wanted`` in one step, unless it is or comes to be there.
+
+    Of several processes the first one makes it and the others wait for it (PATIENCE at most).
+    """
+    if wanted.exists():
+        return
     try:
-        datasets.MNIST(place, download=True)
-    except RuntimeError as error:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        with _turn(wanted), TemporaryDirectory(dir=wanted.parent, prefix=".unfinished-") as place:
+            if not wanted.exists():
+                make(made := Path(place) / wanted.name)
+                _settle(made, wanted)
+    except _NoMirror as error:
+        command = f"python -m gsa data {published.name.lower().replace('-', '')}"
         raise DataError(
-            f"MNIST is not at {raw}, and no download succeeded ({error}). Run `python -m gsa data mnist` where there "
-            "is a network, or set GSA_DATA to a folder that has MNIST/raw."
+            f"{published.name} is not at {wanted}, and no download succeeded. Run `{command}` where there is a "
+            f"network, or set GSA_DATA to a folder that has it.{error}"
         ) from error
-    raw.parent.mkdir(exist_ok=True)
-    os.replace(place / "MNIST" / "raw", raw)
+    except OSError as error:
+        raise DataError(
+            f"Cannot write to {wanted.parent} ({error}). Set GSA_DATA to a folder with room for images."
+        ) from error
+
+
+@contextmanager
+def _turn(wanted: Path) -> Iterator[None]:
+    """Let the processes that want the same file pass one at a time, or all at once where files cannot be locked."""
+    lock = FileLock(wanted.with_name(f".{wanted.name}.lock"), timeout=PATIENCE)
+    with suppress(OSError, NotImplementedError):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _settle(made: Path, wanted: Path) -> None:
+    try:
+        os.replace(made, wanted)
+    except OSError:
+        if not wanted.exists():  # else another process was faster, and a folder is not replaced
+            raise
+
+
+class _NoMirror(Exception):
+    """No mirror brought the file; the message has a line for each."""
+
+
+def _download(urls: Sequence[str], path: Path, algorithm: str, digest: str) -> None:
+    """The file with that digest, from the first of ``urls`` that brings it."""
+    failures = []
+    for url in urls:
+        try:
+            _copy(url, path)
+            with open(path, "rb") as file:
+                found = hashlib.file_digest(file, algorithm).hexdigest()
+            if found == digest:
+                return
+            failures.append(f"\n  {url}: its {algorithm} is {found}, not {digest}")
+        except (OSError, HTTPException, ValueError) as error:
+            failures.append(f"\n  {url}: {error}")
+    raise _NoMirror("".join(failures))
+
+
+def _copy(url: str, path: Path) -> None:
+    """Errors: OSError for what cannot be read, and TimeoutError for a server that is silent or slow."""
+    start = time.monotonic()
+    with urlopen(Request(url, headers={"User-Agent": "gsa"}), timeout=STALLED) as page, open(path, "wb") as file:
+        size = int(page.headers.get("Content-Length", 0))
+        with tqdm(total=size or None, unit="B", unit_scale=True, desc=urlsplit(url).netloc) as bar:
+            while piece := page.read1(2**16):
+                file.write(piece)
+                bar.update(len(piece))
+                if bar.n < SLOWEST * (time.monotonic() - start - STALLED):
+                    raise TimeoutError(f"slower than {SLOWEST:,} bytes a second")
