@@ -117,7 +117,8 @@ def _pack_cifar10(path: Path) -> None:
     arrays = {}
     with tarfile.open(archive) as tar:
         for split, names in CIFAR10_BATCHES.items():
-            content = b"".join(tar.extractfile(f"cifar-10-batches-bin/{name}").read() for name in names)
+            members = [tar.extractfile(f"cifar-10-batches-bin/{name}") for name in names]
+            content = b"".join(member.read() for member in members if member)
             rows = np.frombuffer(content, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
             arrays[f"x_{split}"] = rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
             arrays[f"y_{split}"] = rows[:, 0]

@@ -128,7 +128,7 @@ def draw_forest(accuracies: Axes, differences: Axes, table: pd.DataFrame) -> Non
     interval over test images, which says nothing about other seeds, and its difference has no interval.
     """
     rows = np.arange(len(table))
-    for row, arm in zip(rows, table.itertuples()):
+    for row, (_, arm) in zip(rows, table.iterrows()):
         colour, several = COLOURS["blue" if arm.verdict == "control" else "vermilion"], arm.seeds > 1
         low, high = (arm.low, arm.high) if several else (arm.images_low, arm.images_high)
         dot = {"marker": "o", "color": colour, "markerfacecolor": colour if several else "white"}
@@ -153,12 +153,12 @@ def draw_accuracy_cost(axes: Axes, table: pd.DataFrame) -> Axes:
     A full dot is a mean over seeds with its t-interval, a hollow one a single run. The axis spans at least two points,
     so that little differences look little.
     """
-    for arm in table.itertuples():
+    for name, arm in table.iterrows():
         x, y = arm.macs / 1e6, 100 * arm.accuracy
         colour = COLOURS["blue" if arm.verdict == "control" else "vermilion"]
         axes.plot([x, x], [100 * arm.low, 100 * arm.high], color=colour, linestyle="-")
         axes.plot([x], [y], marker="o", color=colour, markerfacecolor=colour if arm.seeds > 1 else "white")
-        axes.annotate(arm.Index, (x, y), (6, 4), textcoords="offset points")
+        axes.annotate(name, (x, y), (6, 4), textcoords="offset points")
         if arm.verdict == "control":
             axes.axhline(y, color=colour, linewidth=0.8, linestyle="--", zorder=0)
     axes.set(xlabel="cost of one image (MMAC)", ylabel="test accuracy (%)")

@@ -3,8 +3,8 @@
 import sys
 
 import matplotlib.pyplot as plt
-from matplotlib import cycler
 from matplotlib.colors import to_rgb
+from matplotlib.rcsetup import cycler
 
 COLOURS = {
     "blue": "#0072b2",

@@ -33,6 +33,7 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
         mean, square = _Sum.apply(moments) / dist.get_world_size()
         variance = square - mean.square()
         count = x.numel() // x.shape[1] * dist.get_world_size()
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)

@@ -232,7 +232,8 @@ def _summary(runs: list[Record]) -> dict[str, Any]:
 def _against(runs: dict[int, Record], control: dict[int, Record]) -> dict[str, Any]:
     """What one arm's runs say beside the control's, seed by seed."""
     shared = [] if runs is control else sorted(runs.keys() & control.keys())
-    mean, low, high = t_interval([runs[seed].test_accuracy - control[seed].test_accuracy for seed in shared])
+    pairs = [(runs[seed].test_accuracy, control[seed].test_accuracy) for seed in shared]
+    mean, low, high = t_interval([one - other for one, other in pairs if one is not None and other is not None])
     numbers = {"shared": len(shared), "difference": mean, "difference_low": low, "difference_high": high}
     if runs is control:
         verdict = "control"

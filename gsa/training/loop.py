@@ -4,7 +4,7 @@ import copy
 import ctypes
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -117,7 +117,7 @@ class Loop:
     config: Config
     accelerator: Accelerator
     model: nn.Module
-    parallel: nn.Module
+    parallel: Callable[[Tensor], Tensor]
     optimizers: list[AcceleratedOptimizer]
     images: Images
     normalize: Normalizer
@@ -160,9 +160,9 @@ class Loop:
                 check_finite([loss], config, epoch * steps + step, steps)
         seconds = self.now() - started
         check_finite(losses, config, epoch * steps, steps)
-        by_step = self.accelerator.reduce(torch.stack(losses), "mean").tolist()
+        by_step = self.accelerator.reduce(torch.stack(losses), "mean").tolist()  # pyright: ignore
         self.losses += by_step
-        accuracy = self.accelerator.reduce(correct, "sum").item() / (steps * config.batch)
+        accuracy = self.accelerator.reduce(correct, "sum").item() / (steps * config.batch)  # pyright: ignore
         return config.lr * factor, sum(by_step) / steps, accuracy, seconds
 
     def step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -219,8 +219,8 @@ class Loop:
                 f"{path} belongs to a run with another {', '.join(differ)}; delete it or give this run another study"
             )
         checkpoint.load_tensors(path, self.model, self.optimizers)
-        if state["scaler"]:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
+        if state["scaler"] and (scaler := self.accelerator.scaler):
+            scaler.load_state_dict(state["scaler"])
         return TypeAdapter(list[Epoch]).validate_python(state["history"])
 
 
@@ -265,7 +265,7 @@ def evaluate(
         sums[0] += F.cross_entropy(logits, batch.y, reduction="sum")
         sums[1] += (logits.argmax(1) == batch.y).sum()
         sums[2] += (averaged.argmax(1) == batch.y).sum()
-    return Score(*(total / len(images) for total in accelerator.reduce(sums, "sum").tolist()))
+    return Score(*(total / len(images) for total in accelerator.reduce(sums, "sum").tolist()))  # pyright: ignore
 
 
 def build(config: Config, dataset: Dataset) -> nn.Module:

@@ -78,11 +78,13 @@ def schedule(step: int, steps: int, warmup: float) -> float:
 @contextmanager
 def ascended(parameters: Iterable[nn.Parameter], radius: float) -> Iterator[None]:
     """Inside, the parameters stand ``radius`` up the gradient: w + ρ g/‖g‖ (SAM, arXiv:2010.01412)."""
-    moved = [parameter for parameter in parameters if parameter.grad is not None]
-    norm = torch.stack([parameter.grad.norm() for parameter in moved]).norm()
-    steps = [parameter.grad * (radius / (norm + 1e-12)) for parameter in moved]
+    gradients = {parameter: parameter.grad for parameter in parameters if parameter.grad is not None}
+    norm = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
+    steps = {parameter: gradient * (radius / (norm + 1e-12)) for parameter, gradient in gradients.items()}
     with torch.no_grad():
-        torch._foreach_add_(moved, steps)
+        for parameter, step in steps.items():
+            parameter += step
     yield
     with torch.no_grad():
-        torch._foreach_sub_(moved, steps)
+        for parameter, step in steps.items():
+            parameter -= step
