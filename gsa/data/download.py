@@ -17,7 +17,6 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 from filelock import FileLock
-from torchvision import datasets
 from tqdm.auto import tqdm
 
 Arrays = dict[str, np.ndarray]
@@ -130,6 +129,8 @@ def mnist(folder: Path) -> tuple[Arrays, str]:
 
     Errors: DataError if the files are not MNIST's, or are absent and cannot be fetched.
     """
+    from torchvision import datasets  # importing it takes longer than all of gsa.data
+
     raw = folder / "MNIST" / "raw"
     _bring(MNIST, raw, _unpack_mnist)
     try:
@@ -143,6 +144,8 @@ def mnist(folder: Path) -> tuple[Arrays, str]:
 
 
 def _unpack_mnist(raw: Path) -> None:
+    from torchvision import datasets
+
     raw.mkdir()
     for name, md5 in datasets.MNIST.resources:
         archive = raw.with_name(name)

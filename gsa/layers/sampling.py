@@ -1,5 +1,6 @@
 """Sampling: reading a map between its pixels, at places that are computed from the map itself."""
 
+from functools import cache
 from math import prod
 
 import torch
@@ -8,7 +9,6 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
-from torchvision.ops import deform_conv2d
 
 from gsa.layers.attention import held
 from gsa.layers.checks import check_kernel_size
@@ -108,6 +108,7 @@ class DeformableConvolution(nn.Module):
     def __init__(self, channels: int, *, kernel_size: int = 3, modulated: bool = False) -> None:
         super().__init__()
         check_kernel_size(kernel_size)
+        load_torchvision()
         self.taps, self.padding, self.modulated = kernel_size**2, kernel_size // 2, modulated
         self.conv = nn.Conv2d(channels, channels, kernel_size, padding=self.padding)
         self.conv_offset = nn.Conv2d(channels, (2 + modulated) * self.taps, kernel_size, padding=self.padding)
@@ -116,6 +117,8 @@ class DeformableConvolution(nn.Module):
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         weight, bias = self.conv.weight, self.conv.bias
         offset, mask = self.offset_and_mask(x)
+        from torchvision.ops import deform_conv2d  # importing it takes longer than all of gsa.layers
+
         return deform_conv2d(x.to(weight), offset, weight, bias, padding=self.padding, mask=mask)
 
     def offset_and_mask(
@@ -164,7 +167,12 @@ def start_at_zero(layer: nn.Linear | nn.Conv2d) -> None:
     nn.init.zeros_(layer.bias)
 
 
-@register_flop_formula(torch.ops.torchvision.deform_conv2d)
-def _count_deformable(x: torch.Size, weight: torch.Size, *_, out_shape: torch.Size, **__) -> int:
-    """PyTorch's counter does not know this operation: two for each product of a weight and a sample."""
-    return 2 * prod(out_shape) * prod(weight[1:])
+@cache
+def load_torchvision() -> None:
+    """Import torchvision, and tell PyTorch's counter what its deformable convolution costs: two for each product of a
+    weight and a sample."""
+    import torchvision  # noqa: F401
+
+    @register_flop_formula(torch.ops.torchvision.deform_conv2d)
+    def count(x: torch.Size, weight: torch.Size, *_, out_shape: torch.Size, **__) -> int:
+        return 2 * prod(out_shape) * prod(weight[1:])
