@@ -1,13 +1,21 @@
-"""The command line: it trains, sweeps and prints tables, skips what is done, and says in one line what is wrong."""
+"""The command line: it trains, follows studies, prints tables, skips what is done, says in one line what is wrong."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 
 from gsa.__main__ import main
-from gsa.results import Ledger
+from gsa.results import STUDIES, Ledger, Study
+from gsa.results.studies import carrying
+from gsa.training import Config
 
-TINY = "--model resnet8 --width 4 --data shapes --images 64 --batch 32 --epochs 1".split()
+TINY = "--width 4 --data shapes --images 64 --batch 32 --epochs 1".split()
+STUDY = Study(
+    Config(width=4, data="shapes", images=64, batch=32, epochs=1, study="tiny"),
+    carrying("none", "gsa") | {"none-macs-of-gsa": {"mechanism": "gsa", "match": "macs"}},
+    seeds=[0],
+)
 
 
 @pytest.fixture
@@ -31,10 +39,17 @@ def test_train_keeps_a_record_and_does_nothing_twice(gsa, capsys):
     assert "in results already" in capsys.readouterr().out
 
 
-def test_sweep_trains_what_the_ledger_lacks_and_results_shows_it(gsa, capsys):
-    gsa("train", *TINY)
+@pytest.fixture
+def study(monkeypatch):
+    """Plans this study as "tiny"."""
+    return lambda planned: monkeypatch.setitem(STUDIES, "tiny", planned)
+
+
+def test_a_study_trains_what_the_ledger_lacks_and_results_shows_it(gsa, study, capsys):
+    study(STUDY)
+    gsa("train", *TINY, "--study", "tiny")
     kept = Ledger("results").records()
-    gsa("sweep", *TINY, "--arms", "none", "none-macs-of-gsa", "--seeds", "0", "--jobs", "2")
+    gsa("study", "tiny", "--arms", "none", "none-macs-of-gsa", "--jobs", "2")
     records = Ledger("results").records()
     assert [record.config.arm for record in records] == ["none", "none-macs-of-gsa"]
     assert records[0] == kept[0]
@@ -42,9 +57,11 @@ def test_sweep_trains_what_the_ledger_lacks_and_results_shows_it(gsa, capsys):
     assert "none-macs-of-gsa" in capsys.readouterr().out
 
 
-def test_a_failed_run_of_a_sweep_is_named_and_stops_no_other(gsa):
+def test_a_failed_run_of_a_study_is_named_and_stops_no_other(gsa, study):
+    diverges = {"mechanism": "gsa", "mechanism_lr": 1e30}
+    study(replace(STUDY, arms={"gsa": diverges, "none": {}}))
     with pytest.raises(SystemExit) as exit:
-        gsa("sweep", *TINY, "--arms", "gsa", "none", "--mechanism-lr", "1e30")
+        gsa("study", "tiny")
     assert "1 of 2 runs failed" in str(exit.value)
     assert "not finite" in str(exit.value)
     assert [record.config.arm for record in Ledger("results").records()] == ["none"]
@@ -53,10 +70,10 @@ def test_a_failed_run_of_a_sweep_is_named_and_stops_no_other(gsa):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["train", "--lr", "fast"], "--lr 'fast'"),
         (["train", *TINY, "--batch", "65"], "a batch of 65 is larger than the 64 training images"),
         (["train", *TINY, "--lr", "1e30"], "the loss is not finite at step"),
-        (["sweep", *TINY, "--arms", "gssa"], "unknown mechanism 'gssa'; there are none, conv"),
+        (["train", *TINY, "--mechanism", "gssa"], "unknown mechanism 'gssa'; there are none, conv"),
+        (["study", "none-such"], "unknown study 'none-such'; there are "),
         (["results", "--results", "results", "--study", "none-such"], "none-such"),
     ],
 )
@@ -65,6 +82,12 @@ def test_what_is_wrong_takes_one_line(gsa, arguments, message):
         gsa(*arguments)
     assert message in str(exit.value)
     assert "\n" not in str(exit.value)
+
+
+def test_an_option_that_is_no_number_is_named(gsa, capsys):
+    with pytest.raises(SystemExit):
+        gsa("train", "--lr", "fast")
+    assert "Error parsing --lr: could not convert string to float: 'fast'" in capsys.readouterr().err
 
 
 def test_an_unwritable_ledger_is_refused_before_training(gsa, tmp_path):

@@ -103,7 +103,7 @@ def test_none_adds_nothing_at_all():
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_a_mechanism_is_built_for_the_map_of_its_stage(mechanism):
-    model = resnet8(mechanism=mechanism, stages=(2, 3), width=4, size=32)
+    model = resnet8(mechanism=mechanism, stages=(2, 3), width=4, size=(32, 32))
     built = [m.mechanism for m in model.body if isinstance(m, MixingBlock)]
     expected = [build_mechanism(mechanism, 8, (16, 16)), build_mechanism(mechanism, 16, (8, 8))]
     assert [str(m) for m in built] == ([] if mechanism == "none" else [str(m) for m in expected])
@@ -112,12 +112,13 @@ def test_a_mechanism_is_built_for_the_map_of_its_stage(mechanism):
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_grey_images_of_28_pixels_and_other_classes(mechanism):
-    model = resnet8(mechanism=mechanism, stages=(2,), width=4, classes=7, in_channels=1, size=28)
+    model = resnet8(mechanism=mechanism, stages=(2,), width=4, classes=7, in_channels=1, size=(28, 28))
     assert model(torch.randn(2, 1, 28, 28)).shape == (2, 7)
 
 
 def test_sizes_that_do_not_halve_are_rounded_up_as_convolutions_do():
-    assert resnet8(mechanism="gsa-folded", stages=(2,), width=4, size=15)(torch.randn(2, 3, 15, 15)).shape == (2, 10)
+    model = resnet8(mechanism="gsa-folded", stages=(2,), width=4, size=(15, 15))
+    assert model(torch.randn(2, 3, 15, 15)).shape == (2, 10)
 
 
 def test_a_mechanism_is_added_to_the_normalised_map():
@@ -128,7 +129,7 @@ def test_a_mechanism_is_added_to_the_normalised_map():
 
 
 def test_every_parameter_of_a_network_learns():
-    model = resnet8(mechanism="gsa", stages=(1, 2, 3), width=4, size=8)
+    model = resnet8(mechanism="gsa", stages=(1, 2, 3), width=4, size=(8, 8))
     model(torch.randn(4, 3, 8, 8)).square().sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
@@ -140,7 +141,7 @@ def test_every_parameter_of_a_network_learns():
         ("resnet20", {"mechanism": "sag"}, r"unknown mechanism 'sag'; there are none, .*gsa"),
         ("resnet20", {"stages": (0, 3, 4)}, r"stages \[0, 4\] do not exist; this network has stages 1…3"),
         ("resnet18", {"stages": (5,)}, r"stages \[5\] do not exist; this network has stages 1…4"),
-        ("resnet8", {"mechanism": "gsa-folded", "size": 28}, r"7×7 map"),
+        ("resnet8", {"mechanism": "gsa-folded", "size": (28, 28)}, r"7×7 map"),
     ],
 )
 def test_what_does_not_exist_is_refused_with_what_does(name, options, message):
@@ -156,12 +157,12 @@ def test_a_matched_width_is_the_nearest_of_all(what, mechanism, width):
 
     def of(width: int | None, **options) -> int:
         with torch.device("meta"):
-            return cost(build_model("resnet8", width, size=16, **options))
+            return cost(build_model("resnet8", width, size=(16, 16), **options))
 
     target = of(width, mechanism=mechanism, stages=(1, 3))
     own = width or 16
     nearest = min(range(own, 2 * own), key=lambda width: abs(of(width) - target))
-    assert matched_width("resnet8", width, mechanism, (1, 3), cost, size=16) == nearest
+    assert matched_width("resnet8", width, mechanism, (1, 3), cost, size=(16, 16)) == nearest
     assert (nearest > own) == (mechanism != "none")
 
 
@@ -238,7 +239,7 @@ def test_a_stand_alone_block_is_its_equation(before, channels, stride, size):
 @pytest.mark.parametrize("size", [32, 24])
 @pytest.mark.parametrize("name", ["sasa-resnet8", "sasa-resnet8-stem"])
 def test_the_stand_alone_network_carries_a_mechanism_on_the_map_of_its_stage(name, size):
-    model = build_model(name, width=8, mechanism="gsa", stages=(1, 2), classes=7, in_channels=1, size=size)
+    model = build_model(name, width=8, mechanism="gsa", stages=(1, 2), classes=7, in_channels=1, size=(size, size))
     side = size // 4 if name.endswith("-stem") else size
     built = [m.mechanism for m in model.body if isinstance(m, MixingBlock)]
     sides = [(channels, side // halved) for channels, halved in ((8, 1), (16, 2))]
@@ -248,14 +249,14 @@ def test_the_stand_alone_network_carries_a_mechanism_on_the_map_of_its_stage(nam
 
 @pytest.mark.parametrize("name", ["sasa-resnet8", "sasa-resnet8-stem"])
 def test_every_parameter_of_a_stand_alone_network_learns(name):
-    model = build_model(name, width=8, size=16)
+    model = build_model(name, width=8, size=(16, 16))
     model(torch.randn(4, 3, 16, 16)).square().sum().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
 @pytest.mark.parametrize("name", ["sasa-resnet8", "sasa-resnet8-stem"])
 def test_a_checkpoint_brings_a_stand_alone_network_back(tmp_path, name):
-    model, other = (build_model(name, width=8, size=16) for _ in range(2))
+    model, other = (build_model(name, width=8, size=(16, 16)) for _ in range(2))
     x = torch.randn(2, 3, 16, 16)
     model(x)
     assert not torch.equal(model.eval()(x), other.eval()(x))
@@ -269,7 +270,7 @@ def test_a_checkpoint_brings_a_stand_alone_network_back(tmp_path, name):
     [
         ("sasa-resnet8", {"width": 17}, r"4 heads do not divide 17 channels"),
         ("sasa-resnet8", {"width": 12}, r"12 channels are 3 wide: odd; heads of even width: \[1, 2, 3, 6\]"),
-        ("sasa-resnet8-stem", {"size": 30}, r"window\(4\): a 30×30 map .*multiples of 4"),
+        ("sasa-resnet8-stem", {"size": (30, 30)}, r"window\(4\): a 30×30 map .*multiples of 4"),
     ],
 )
 def test_a_stand_alone_network_that_does_not_fit_is_refused(name, options, message):

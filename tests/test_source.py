@@ -44,7 +44,7 @@ def test_the_projections_of_the_second_stage_are_most_of_its_parameters():
 
 
 def test_positions_follow_the_formula():
-    rows, columns = positions(32)
+    rows, columns = positions(32, 32)
     for place in (0, 1, 7, 31):
         assert rows[place, 5].item() == pytest.approx(sin(place / 10000 ** (2 * place / 32)), abs=1e-6)
         assert columns[5, place].item() == pytest.approx(cos(place / 10000 ** (2 * place / 32)), abs=1e-6)
@@ -66,7 +66,7 @@ def test_the_described_form_takes_the_place_of_the_coded_one():
 
 def test_its_layers_are_trained_as_mechanisms():
     model = source("gsa")
-    _, adam = make_optimizers(model, Config(model="source", mechanism="gsa"))
+    _, adam = make_optimizers(model, Config(model="source", mechanism="gsa", optimizer="sgd"))
     trained = {id(parameter) for group in adam.param_groups for parameter in group["params"]}
     assert trained == {id(parameter) for layer in layers(model) for parameter in layer.parameters()}
 

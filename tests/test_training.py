@@ -150,7 +150,7 @@ def test_the_test_set_is_read_once_at_the_end_and_changes_nothing(monkeypatch, w
     data = tinted()
     poisoned = replace(data, x_test=255 - data.x_test, y_test=(data.y_test + 1) % 4)
     run = train(CONFIG, dataset=poisoned)
-    assert seen == [(16, {})] * CONFIG.epochs + [(len(data.y_test), {"tta": True})]
+    assert seen == [(16, {})] * CONFIG.epochs + [(16, {"tta": True}), (len(data.y_test), {"tta": True})]
     for name, tensor in run.model.state_dict().items():
         assert torch.equal(tensor, whole.model.state_dict()[name]), name
     assert run.record.test_accuracy < whole.record.test_accuracy
@@ -191,6 +191,9 @@ def test_one_session_may_train_in_several_precisions(whole):
         run = train(replace(CONFIG, precision=precision, epochs=1), dataset=tinted())
         assert run.record.precision == precision
         assert run.record.history[0].train_loss == pytest.approx(whole.record.history[0].train_loss, rel=0.1)
+        plain, x = loop.build(CONFIG, tinted()).eval(), torch.rand(2, 3, 8, 8)
+        plain.load_state_dict(run.model.state_dict())
+        assert torch.equal(run.model(x), plain(x)), "a trained network computes in single precision"
 
 
 @pytest.mark.parametrize("width", [None, 24])
@@ -282,8 +285,9 @@ def test_a_step_goes_down_the_gradient_taken_up_the_hill(radius):
     taken = gradients([(w + radius * g / norm).detach() for w, g in zip(weights, plain)])
 
     accelerator = Accelerator()
-    optimizer = accelerator.prepare(torch.optim.SGD(model.parameters(), lr=lr))
-    loss, logits = Loop(config, accelerator, model, [optimizer]).step(x, y)
+    images, *_ = split(tinted(), 0.0, 0, CPU)
+    sgd = torch.optim.SGD(model.parameters(), lr=lr)
+    loss, logits = Loop.of(config, accelerator, model, [sgd], images, Normalizer.of(images)).step(x, y)
     torch.testing.assert_close(logits, F.linear(x, *weights))
     torch.testing.assert_close(loss, F.cross_entropy(logits, y))
     for parameter, weight, gradient in zip(model.parameters(), weights, taken):
@@ -306,10 +310,12 @@ def test_divergence_names_the_step_and_the_rate(batch, step):
 
 
 def test_divergence_names_the_rate_of_its_own_step():
-    losses = [torch.tensor(value) for value in (1.0, float("inf"), 1.0)]
-    lr = CONFIG.lr * schedule(41, 4 * 20, CONFIG.warmup)
-    with pytest.raises(TrainingError, match=f"step 41, learning rate {lr:.3g};"):
-        loop.check_finite(losses, CONFIG, 40, 20)
+    images, *_ = split(tinted(), CONFIG.holdout, 0, CPU)
+    model = loop.build(CONFIG, tinted())
+    one = Loop.of(CONFIG, Accelerator(), model, make_optimizers(model, CONFIG), images, Normalizer.of(images))
+    lr = CONFIG.lr * schedule(14, 4 * 9, CONFIG.warmup)
+    with pytest.raises(TrainingError, match=f"step 14, learning rate {lr:.3g}; try a smaller --lr or --mechanism-lr"):
+        one.check_finite([1.0, None, float("inf"), 1.0], 12)
 
 
 @pytest.mark.parametrize("where", ["on a GPU", "on the CPU"])
@@ -363,11 +369,11 @@ def test_checkpoints_that_cannot_be_written_are_an_os_error(tmp_path):
     [
         ({"model": "resnet21"}, "unknown model 'resnet21'; there are .*resnet20"),
         ({"mechanism": "gas"}, "unknown mechanism 'gas'; there are .*gsa"),
-        ({"epochs": 0}, "epochs must be positive, got 0"),
-        ({"batch": -1}, "batch must be positive, got -1"),
-        ({"lr": float("nan")}, "lr must be positive, got nan"),
-        ({"holdout": 5000.0}, "holdout is a share between 0 and 1, got 5000"),
-        ({"warmup": 1.0}, "warmup is a share of all steps, at least 0 and less than 1, got 1.0"),
+        ({"epochs": 0}, "epochs must be more than 0, got 0"),
+        ({"batch": -1}, "batch must be more than 0, got -1"),
+        ({"lr": float("nan")}, "lr must be more than 0, got nan"),
+        ({"holdout": 5000.0}, "holdout is a share: at least 0 and less than 1, got 5000.0"),
+        ({"warmup": 1.0}, "warmup is a share: at least 0 and less than 1, got 1.0"),
     ],
 )
 def test_a_configuration_that_means_nothing_is_refused(values, message):
@@ -377,7 +383,7 @@ def test_a_configuration_that_means_nothing_is_refused(values, message):
 
 
 def test_sharpness_awareness_in_fp16_is_refused():
-    with pytest.raises(ValueError, match=r"sam_radius 0\.05 needs --precision bf16 or fp32") as error:
+    with pytest.raises(ValueError, match=r"sam_radius 0\.05 needs precision bf16 or fp32") as error:
         train(replace(CONFIG, precision="fp16", sam_radius=0.05), dataset=tinted())
     assert_one_line(error)
 
@@ -390,10 +396,15 @@ def test_a_stage_that_the_host_does_not_have_is_refused():
 def test_budgets_shrink_a_run_and_give_it_a_study_of_its_own():
     config = Config(epochs=30)
     assert config.scaled("full") == config
-    assert config.scaled("demo") == replace(config, epochs=8, study="resnet20-demo")
+    assert config.scaled("demo") == replace(config, epochs=8, study="own-demo")
     smoke = config.scaled("smoke")
-    assert (smoke.data, smoke.epochs, smoke.study) == ("shapes", 2, "resnet20-smoke")
+    assert (smoke.data, smoke.epochs, smoke.study) == ("shapes", 3, "own-smoke")
     assert Config(data="same").scaled("smoke").data == "same"
+
+
+@pytest.mark.parametrize("budget", ["smoke", "demo"])
+def test_budgets_never_make_a_run_longer(budget):
+    assert Config(epochs=1).scaled(budget).epochs == 1
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from gsa import files
 from gsa.__main__ import main
 from gsa.results import Ledger
 from gsa.results import ledger as ledger_module
 from gsa.training import Config, Run, train
 from gsa.training.weights import LIMIT, pack, unpack
 
-CONFIG = Config("resnet8", "gsa", stages=(2,), width=8, data="shapes", images=100, epochs=1, batch=50, study="kept")
+CONFIG = Config(mechanism="gsa", width=8, data="shapes", images=100, epochs=1, batch=50, study="kept")
 
 
 @pytest.fixture(scope="module")
@@ -75,28 +76,28 @@ def test_a_large_network_is_refused_with_its_size(run):
 def test_a_large_network_is_refused_before_it_is_trained(monkeypatch, tmp_path):
     arguments = ["--model", "resnet18", "--data", "shapes", "--weights", "--results", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["gsa", "train", *arguments])
-    monkeypatch.setattr("gsa.__main__.train", lambda *args, **options: pytest.fail("it trained"))
+    monkeypatch.setattr("gsa.__main__.train_network", lambda *args, **options: pytest.fail("it trained"))
     with pytest.raises(SystemExit, match=r"the weights take 22,\d{3},\d{3} bytes"):
         main()
 
 
 def test_the_command_keeps_the_weights_that_it_is_asked_for(monkeypatch, tmp_path):
-    arguments = ["--model", "resnet8", "--width", "8", "--data", "shapes", "--images", "50", "--batch", "25"]
+    arguments = ["--width", "8", "--data", "shapes", "--images", "50", "--batch", "25"]
     arguments += ["--epochs", "1", "--weights", "--results", str(tmp_path), "--checkpoints", str(tmp_path / "runs")]
     monkeypatch.setattr(sys, "argv", ["gsa", "train", *arguments])
     main()
-    assert Ledger(tmp_path).trained("resnet8", "none").classes[0] == "disc"
+    assert Ledger(tmp_path).trained("own", "none").classes[0] == "disc"
 
 
 def test_weights_without_their_record_are_not_left_behind(run, monkeypatch, tmp_path):
-    ledger, write = Ledger(tmp_path), ledger_module._write
+    ledger, whole = Ledger(tmp_path), files.whole
 
-    def write_no_record(path, content):
+    def no_record(path):
         if path.suffix == ".json":
             raise OSError("the disk is full")
-        write(path, content)
+        return whole(path)
 
-    monkeypatch.setattr(ledger_module, "_write", write_no_record)
+    monkeypatch.setattr(ledger_module, "whole", no_record)
     with pytest.raises(OSError, match="the disk is full"):
         ledger.add(run.record, pack(run))
     assert [*tmp_path.glob("*/*")] == []

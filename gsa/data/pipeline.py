@@ -53,7 +53,7 @@ def batches(images: Images, size: int, seed: int, epoch: int, crop: int) -> Iter
     offsets = torch.randint(
         2 * crop + 1, (count, 2), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch + 500_000)
     ).to(device)
-    for index in order[: count - count % size].split(size):
+    for index in order[: count - count % size].view(-1, size):
         batch = images.take(index, device)
         yield Images(flip(shift(batch.x, offsets[index], crop), flips[index]), batch.y)
 

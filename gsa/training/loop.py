@@ -2,9 +2,10 @@
 
 import copy
 import ctypes
+import math
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -76,6 +77,7 @@ def _train(config: Config, dataset: Dataset, checkpoints: Path | None) -> Run:
         for epoch in range(len(history), config.epochs):
             lr, loss, accuracy, seconds = loop.epoch(epoch, bar)
             held_out = evaluate(model, holdout_set, normalize, accelerator)
+            loop.check_finite([held_out.loss], (epoch + 1) * loop.steps - 1)
             history.append(Epoch(epoch, lr, loss, accuracy, held_out.loss, held_out.accuracy, seconds))
             shown = f"{held_out.accuracy:.1%}" if len(holdout_set) else "none"
             bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}", held_out=shown)
@@ -84,6 +86,7 @@ def _train(config: Config, dataset: Dataset, checkpoints: Path | None) -> Run:
 
     held_out = evaluate(model, holdout_set, normalize, accelerator, tta=True)
     test = evaluate(model, test_set, normalize, accelerator, tta=True) if config.test else Score()
+    loop.check_finite([test.loss], config.epochs * loop.steps - 1)
     record = Record(
         config=config,
         history=history,
@@ -106,6 +109,7 @@ def _train(config: Config, dataset: Dataset, checkpoints: Path | None) -> Run:
         data_source=dataset.source,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     model = model.eval().to(memory_format=torch.contiguous_format)
     return Run(record, model, normalize, dataset.classes, tuple(dataset.x_train.shape[1:]), loop.losses)
 
@@ -141,29 +145,34 @@ class Loop:
             loop.warm_up()
         return loop
 
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return len(self.images) // self.config.batch
+
     def epoch(self, epoch: int, bar: tqdm) -> tuple[float, float, float, float]:
         """Train on every image once: the last learning rate, mean loss and accuracy on augmented images, seconds."""
         config, rank, processes = self.config, self.accelerator.process_index, self.accelerator.num_processes
-        steps = len(self.images) // config.batch
+        first = epoch * self.steps
         losses, correct = [], torch.zeros((), device=self.accelerator.device)
         self.model.train()
         started = self.now()
-        for step, batch in enumerate(batches(self.images, config.batch, config.seed, epoch, config.crop)):
-            factor = schedule(epoch * steps + step, config.epochs * steps, config.warmup)
+        for step, batch in enumerate(batches(self.images, config.batch, config.seed, epoch, config.crop), first):
+            factor = schedule(step, config.epochs * self.steps, config.warmup)
             for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
                 group["lr"] = group["peak_lr"] * factor
             loss, logits = self.step(self.normalize(batch.x[rank::processes]), batch.y[rank::processes])
             losses.append(loss)
             correct += (logits.argmax(1) == batch.y[rank::processes]).sum()
             bar.update()
-            if self.accelerator.device.type == "cpu":  # elsewhere to look is to wait, and an epoch is short
-                check_finite([loss], config, epoch * steps + step, steps)
+            if self.accelerator.device.type == "cpu" and processes == 1:  # elsewhere to look is to wait
+                self.check_finite([loss.item()], step)
         seconds = self.now() - started
-        check_finite(losses, config, epoch * steps, steps)
         by_step = self.accelerator.reduce(torch.stack(losses), "mean").tolist()  # pyright: ignore
+        self.check_finite(by_step, first)
         self.losses += by_step
-        accuracy = self.accelerator.reduce(correct, "sum").item() / (steps * config.batch)  # pyright: ignore
-        return config.lr * factor, sum(by_step) / steps, accuracy, seconds
+        accuracy = self.accelerator.reduce(correct, "sum").item() / (self.steps * config.batch)  # pyright: ignore
+        return config.lr * factor, sum(by_step) / self.steps, accuracy, seconds
 
     def step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """One step of every optimizer, by plain gradients or, with a radius, by sharpness-aware ones."""
@@ -193,6 +202,16 @@ class Loop:
         self.backward(self.normalize(self.images.x[batch]), self.images.y[batch])
         self.model.zero_grad()
         self.model.load_state_dict(kept)
+
+    def check_finite(self, losses: Sequence[float | None], first_step: int) -> None:
+        """TrainingError for the first loss, of this step and those after it, that is infinite or no number."""
+        for step, loss in enumerate(losses, first_step):
+            if loss is not None and not math.isfinite(loss):
+                lr = self.config.lr * schedule(step, self.config.epochs * self.steps, self.config.warmup)
+                smaller = "--lr" if self.config.mechanism == "none" else "--lr or --mechanism-lr"
+                raise TrainingError(
+                    f"the loss is not finite at step {step}, learning rate {lr:.3g}; try a smaller {smaller}"
+                )
 
     def now(self) -> float:
         if self.accelerator.device.type == "cuda":
@@ -318,14 +337,6 @@ def check_batch(batch: int, images: int, processes: int) -> None:
         raise ValueError(f"a batch of {batch} is larger than the {images} training images; make it at most {images}")
     if batch % processes:
         raise ValueError(f"a batch of {batch} cannot be shared evenly by {processes} processes")
-
-
-def check_finite(losses: list[Tensor], config: Config, first_step: int, steps_per_epoch: int) -> None:
-    finite = torch.stack(losses).isfinite()
-    if not finite.all():
-        step = first_step + int(finite.logical_not().nonzero()[0])
-        lr = config.lr * schedule(step, config.epochs * steps_per_epoch, config.warmup)
-        raise TrainingError(f"the loss is not finite at step {step}, learning rate {lr:.3g}; try a smaller --lr")
 
 
 def best_precision() -> str:
