@@ -141,6 +141,19 @@ def test_curves_count_epochs_from_one_in_percent_each_with_a_look_and_a_name(axe
     assert labels(axes) == ("epoch", "held-out accuracy (%)")
 
 
+def test_losses_are_means_of_the_steps_around_each_with_a_look_and_a_name(axes):
+    steady = [float(step) for step in range(1, 41)]
+    jumpy = [loss + (-1) ** step for step, loss in enumerate(steady)]
+    figures.draw_losses(axes, {"none": steady, "gsa": jumpy, "short": [3.0, 1.0]})
+    none, gsa, short = axes.lines
+    assert none.get_xdata() == pytest.approx(np.arange(1.5, 40)) == none.get_ydata()
+    assert gsa.get_ydata() == pytest.approx(none.get_ydata())
+    assert short.get_xdata().tolist() == [1, 2] and short.get_ydata().tolist() == [3, 1]
+    assert none.get_color() != gsa.get_color() and none.get_linestyle() != gsa.get_linestyle()
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["none", "gsa", "short"]
+    assert labels(axes) == ("step", "loss (nats)")
+
+
 def test_a_forest_tells_means_over_seeds_from_single_runs():
     columns = ["seeds", "accuracy", "low", "high", "images_low", "images_high"]
     columns += ["difference", "difference_low", "difference_high", "verdict"]

@@ -121,7 +121,7 @@ def test_evidence_shows_what_is_recorded(tmp_path, record, monkeypatch):
     shown = evidence(ledger, "se", "conv")
     assert list(shown.index) == [("another", "conv")]
     assert list(shown["runs"]) == ["1"]
-    assert evidence(ledger, "eca").empty
+    assert evidence(ledger, "eca") is None
 
 
 @pytest.mark.parametrize("name", STUDIES)

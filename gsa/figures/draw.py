@@ -121,6 +121,18 @@ def draw_curves(axes: Axes, curves: Mapping[str, Sequence[float | None]], measur
     return axes
 
 
+def draw_losses(axes: Axes, losses: Mapping[str, Sequence[float]]) -> Axes:
+    """Losses of the steps of runs, each the mean over a twentieth of the run around it: one line a run, by its name."""
+    for name, steps in losses.items():
+        count = max(1, len(steps) // 20)
+        smooth = np.convolve(steps, np.ones(count) / count, "valid")
+        axes.plot(np.arange(len(smooth)) + (count + 1) / 2, smooth, label=name)
+    axes.set(xlabel="step", ylabel="loss (nats)")
+    axes.grid(axis="y")
+    axes.legend()
+    return axes
+
+
 def draw_forest(accuracies: Axes, differences: Axes, table: pd.DataFrame) -> None:
     """A ledger's table: the accuracy of each arm, and how far it is from the control's, with what may be said of it.
 

@@ -228,10 +228,11 @@ def progress(ledger: Ledger) -> pd.DataFrame:
     return pd.DataFrame(counts).fillna("").rename_axis("arm")
 
 
-def evidence(ledger: Ledger, *arms: str) -> pd.DataFrame:
+def evidence(ledger: Ledger, *arms: str) -> pd.DataFrame | None:
     """What is recorded of these arms, as text: one row a study and arm, ``none`` first.
 
-    "runs" counts recorded runs, of a planned study as "done/planned". The runs that chose rates are left out.
+    "runs" counts recorded runs, of a planned study as "done/planned". The runs that chose rates are left out. None
+    where nothing is recorded: a page then shows nothing.
     """
     rows: dict[tuple[str, str], dict] = {}
     counts = progress(ledger).to_dict()
@@ -247,4 +248,6 @@ def evidence(ledger: Ledger, *arms: str) -> pd.DataFrame:
                 for arm in ("none", *found)
                 if arm in recorded
             }
+    if not rows:
+        return None
     return pd.DataFrame([*rows.values()], pd.MultiIndex.from_tuples([*rows], names=["study", "arm"]))
