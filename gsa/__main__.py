@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import fields
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -120,6 +121,8 @@ def results(*, results: Path = PUBLISHED, study: str = "") -> None:
 
 
 def main() -> None:
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode shows a question mark for σ
     try:
         app.cli(prog="python -m gsa", description=__doc__, config=(FlagCreatePairsOff,), args=expanded(sys.argv[1:]))
     except ValidationError as error:

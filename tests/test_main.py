@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from io import BytesIO, TextIOWrapper
 
 import pytest
 
@@ -94,3 +95,12 @@ def test_an_unwritable_ledger_is_refused_before_training(gsa, tmp_path):
     (tmp_path / "results").write_text("in the way")
     with pytest.raises(SystemExit, match="cannot keep a run in results"):
         gsa("train", *TINY)
+
+
+def test_a_terminal_without_unicode_shows_what_it_can(gsa, monkeypatch):
+    terminal = TextIOWrapper(BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    gsa("results")
+    terminal.seek(0)
+    shown = terminal.read()
+    assert "±" in shown and "expected ?" in shown
