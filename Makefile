@@ -1,5 +1,6 @@
-# What a reader or a contributor runs. Needs Python 3.11-3.13, make and git; everything else goes into .venv.
+# What a reader or a contributor runs. Needs Python 3.11-3.13, make and git; everything else goes into .venv and .uv.
 
+UV := .uv/bin/uv
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -9,8 +10,6 @@ CODE := $(shell find gsa -type f ! -name '*.pyc') $(shell find results -name '.*
 TEXT := $(shell find book -name '.*' -prune -o -type f -print) _config.yml _toc.yml
 COPIES := _build/colab
 JOBS := 2
-PYTHON = $(shell for python in python3 python3.13 python3.12 python3.11; do \
-	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 
 .PHONY: help setup book test browser serve lint pins bench colab rehearse repository clean
 .DEFAULT_GOAL := help
@@ -22,16 +21,17 @@ help: ## Show this list
 
 setup: $(READY) ## Install the pinned environment into .venv (the other targets do it when needed)
 
-$(READY): requirements.txt pyproject.toml
-	$(if $(PYTHON),,$(error needs Python 3.11, 3.12 or 3.13 on the PATH; python3 here: $(or $(shell command -v python3 >/dev/null && python3 --version),none)))
-	$(if $(shell $(PYTHON) -c 'import ensurepip' 2>&1),$(error $(PYTHON) has no ensurepip; Debian has it in python3-venv))
-	@echo "Setting up $(VENV) with $(shell $(PYTHON) --version)"
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --constraint requirements.txt uv 2>/dev/null || \
-		{ echo "make: no uv: is there a network? Ask with: $(BIN)/python -m pip install uv" >&2; exit 1; }
-	@$(BIN)/uv pip sync --python $(BIN)/python requirements.txt
-	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --editable .
+$(READY): requirements.txt pyproject.toml | $(UV)
+	@$(UV) venv --quiet --clear --python '>=3.11,<3.14' $(VENV)
+	@echo "Setting up $(VENV) with $$($(BIN)/python --version)"
+	@$(UV) pip sync --python $(BIN)/python requirements.txt
+	@$(UV) pip install --python $(BIN)/python --quiet --no-deps --editable .
 	@touch $@
+
+$(UV):
+	@python3 -m venv .uv || { echo "make: needs a python3 with venv; Debian has it in python3-venv" >&2; exit 1; }
+	@.uv/bin/python -m pip install --quiet --constraint requirements.txt uv || \
+		{ echo "make: no uv: is there a network?" >&2; exit 1; }
 
 book: $(READY) ## Build the site, executing every notebook on the embedded data
 	@$(MAKE) --no-print-directory --jobs $(JOBS) $(SITE)
@@ -66,8 +66,8 @@ lint: $(READY) ## Check style, types, the direction of imports, dependencies, an
 	$(BIN)/deptry gsa
 	$(BIN)/deptry tools tests book/_ext --ignore DEP002,DEP004
 
-pins: $(READY) ## Update requirements.txt to the newest versions that pyproject.toml allows
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \
+pins: $(UV) ## Update requirements.txt to the newest versions that pyproject.toml allows
+	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \
 		--annotation-style line --custom-compile-command "make pins" --output-file requirements.txt
 
 bench: $(READY) ## Measure speed and memory
@@ -83,5 +83,5 @@ repository: $(READY) ## Move to a new address: make repository URL=https://githu
 	$(BIN)/python -m tools.repository $(URL)
 
 clean: ## Remove the site, the environment and all caches
-	rm -rf _build $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build $(VENV) .uv .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

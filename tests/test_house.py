@@ -14,6 +14,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import gsa
+from gsa.results import STUDIES
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -46,6 +47,26 @@ def test_conda_installs_the_same_pins_on_the_same_pythons() -> None:
     assert [version in SpecifierSet(PROJECT["requires-python"]) for version in pythons[:2]] == [False, True]
     assert pip == "pip"
     assert packages == {"pip": ["-r requirements.txt", "-e ."]}
+
+
+def test_the_map_in_the_readme_leads_somewhere() -> None:
+    table = re.findall(
+        r"^\| \[.*?\]\((.*?)\) \| (.*?) \| (.*?) \|(.*?)\|$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    assert [ROOT / chapter for chapter, *_ in table] == NOTEBOOKS
+    for chapter, *row in table:
+        modules, tests, studies = (re.findall(r"`(.*?)`", cell) for cell in row)
+        card = nbformat.read(ROOT / chapter, as_version=4).cells[0].source
+        named = re.findall(r"{py:mod}`gsa\.(.*?)`", card)
+        assert named == [module.removesuffix(".py").strip("/").replace("/", ".") for module in modules], chapter
+        assert all((ROOT / "gsa" / module).exists() for module in modules)
+        assert all((ROOT / "tests" / test).exists() for test in tests)
+        assert set(studies) <= set(STUDIES), chapter
+
+
+def test_make_finds_the_pythons_that_conda_admits() -> None:
+    python, *_ = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert f"--python '{python.removeprefix('python ')}'" in (ROOT / "Makefile").read_text()
 
 
 def test_ci_and_workflows_call_targets_of_the_makefile() -> None:
