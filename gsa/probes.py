@@ -1,8 +1,8 @@
-"""What a module costs and does, measured on the module itself."""
+"""What a module costs and does, measured on the module itself, which is left as it was."""
 
-import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 
 import pandas as pd
@@ -10,12 +10,40 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from gsa.layers.attention import frozen_weights, record_weights
 
 Size = tuple[int, int]
+
+
+@contextmanager
+def untouched(module: nn.Module, *, training: bool = False) -> Iterator[None]:
+    """A block that sees the module in evaluation or training mode and leaves no trace, whether it fails or not.
+
+    Afterwards modes, gradients and random numbers are as before; inside, buffers are copies.
+    """
+    parts = list(module.modules())
+    modes, buffers = [part.training for part in parts], [dict(part.named_buffers(recurse=False)) for part in parts]
+    gradients = [(parameter, parameter.grad) for parameter in module.parameters()]
+    try:
+        for part, own in zip(parts, buffers):
+            for name, buffer in own.items():
+                setattr(part, name, buffer.clone())
+        for parameter, _ in gradients:
+            parameter.grad = None
+        module.train(training)
+        with torch.random.fork_rng():
+            yield
+    finally:
+        for part, mode, own in zip(parts, modes, buffers):
+            part.training = mode
+            for name, buffer in own.items():
+                setattr(part, name, buffer)
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -28,20 +56,30 @@ def count_macs(module: nn.Module, shape: tuple[int, ...]) -> int:
 
     Counts matrix products and convolutions; norms, activations and softmax are left out, as is customary.
     """
-    module = copy.deepcopy(module).to("meta").eval()
-    with torch.no_grad(), record_weights(), FlopCounterMode(display=False) as counter:
-        module(torch.empty(shape, device="meta"))
-    return counter.get_total_flops() // 2
+    return _count_flops(module, shape) // 2
 
 
 def count_training_flops(module: nn.Module, shape: tuple[int, ...]) -> int:
     """Floating-point operations of one training step on a batch of ``shape``, forward and backward, counted."""
-    module = copy.deepcopy(module).to("meta").train()
-    with record_weights(), FlopCounterMode(display=False) as counter:
-        module(torch.empty(shape, device="meta")).sum().backward()
+    return _count_flops(module, shape, training=True)
+
+
+def _count_flops(module: nn.Module, shape: tuple[int, ...], *, training: bool = False) -> int:
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    hollow = {name: tensor.detach().to("meta").requires_grad_(tensor.requires_grad) for name, tensor in tensors}
+    with (
+        untouched(module, training=training),
+        torch.set_grad_enabled(training),
+        record_weights(),
+        FlopCounterMode(display=False) as counter,
+    ):
+        y = functional_call(module, hollow, torch.empty(shape, device="meta"))
+        if training:
+            y.sum().backward()
     return counter.get_total_flops()
 
 
+@torch.random.fork_rng()
 def cost_exponent(build: Callable[[Size], nn.Module], channels: int, sides: tuple[int, int] = (64, 256)) -> float:
     """The power of the number N of pixels that the cost of a layer grows with, between maps of two sides.
 
@@ -61,8 +99,9 @@ def influence(
     The norm is over all pairs of an output and an input channel.
     """
     x = x.detach().requires_grad_()
-    y = module.eval()(x)[0, :, row, column]
-    (jacobian,) = torch.autograd.grad(y, x, torch.eye(len(y)).to(y), is_grads_batched=True)
+    with untouched(module):
+        y = module(x)[0, :, row, column]
+        (jacobian,) = torch.autograd.grad(y, x, torch.eye(len(y)).to(y), is_grads_batched=True)
     return jacobian.square().sum((0, 1, 2)).sqrt()
 
 
@@ -84,7 +123,8 @@ def translation_error(module: nn.Module, x: Float[Tensor, "1 channels height wid
     def middle(y: Tensor) -> Tensor:
         return y[..., height:-height, width:-width]
 
-    moved, expected = module.eval()(x.roll((1, 1), (2, 3))), module(x).roll((1, 1), (2, 3))
+    with untouched(module):
+        moved, expected = module(x.roll((1, 1), (2, 3))), module(x.clone()).roll((1, 1), (2, 3))
     return _relative(middle(moved), middle(expected))
 
 
@@ -96,7 +136,8 @@ def permutation_error(module: nn.Module, x: Float[Tensor, "1 channels height wid
     def shuffled(y: Tensor) -> Tensor:
         return y.flatten(2)[..., order].view_as(y)
 
-    return _relative(module.eval()(shuffled(x)), shuffled(module(x)))
+    with untouched(module):
+        return _relative(module(shuffled(x)), shuffled(module(x.clone())))
 
 
 def mixing(
@@ -108,8 +149,8 @@ def mixing(
     y = A(x)·x + b it is A(x), without what comes from A itself moving with x.
     """
     x = x.detach().requires_grad_()
-    with frozen_weights(), record_weights():
-        y = module.eval()(x)
+    with untouched(module), frozen_weights(), record_weights():
+        y = module(x)
         (jacobian,) = torch.autograd.grad(
             y.flatten(), x, torch.eye(y.numel()).view(-1, y.numel()).to(y), is_grads_batched=True
         )
@@ -140,24 +181,26 @@ def channel_adaptivity(module: nn.Module, *inputs: Float[Tensor, "1 channels hei
 def kept_bytes(module: nn.Module, x: Float[Tensor, "batch channels height width"]) -> int:
     """Bytes that a forward pass keeps for the backward pass, besides the parameters and the input."""
     kept = {}
-    known = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers(), x)}
 
     def keep(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        y = module.train()(x.detach().requires_grad_())
-    return sum(size for pointer, size in kept.items() if pointer not in known | {y.untyped_storage().data_ptr()})
+    with untouched(module, training=True), saved_tensors_hooks(keep, lambda tensor: tensor):
+        y = module(x.detach().requires_grad_())
+        known = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers(), x, y)}
+    return sum(size for pointer, size in kept.items() if pointer not in known)
 
 
 def latency(module: nn.Module, x: Float[Tensor, "batch channels height width"]) -> float:
     """Seconds of a forward and backward pass: the median of what fits into a fifth of a second, one thread."""
     x = x.detach().requires_grad_()
-    timer = Timer("module(x).sum().backward()", globals={"module": module.train(), "x": x}, num_threads=1)
-    return timer.blocked_autorange(min_run_time=0.2).median
+    timer = Timer("module(x).sum().backward()", globals={"module": module, "x": x}, num_threads=1)
+    with untouched(module, training=True):
+        return timer.blocked_autorange(min_run_time=0.2).median
 
 
+@torch.random.fork_rng()
 def table(mechanisms: Mapping[str, Callable[[int, Size], nn.Module]], channels: int = 16) -> pd.DataFrame:
     """Every probe on every mechanism, a row each: on maps of 32×32 pixels, the two adaptivities on 8×8.
 

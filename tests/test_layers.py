@@ -33,6 +33,12 @@ def test_a_map_keeps_its_shape(name, size):
 
 
 @every_mechanism
+def test_everything_is_made_on_the_device_of_the_map(name):
+    layer, x = tiny(name)
+    assert layer.to("meta")(x.to("meta")).is_meta
+
+
+@every_mechanism
 def test_an_image_does_not_depend_on_its_batch(name):
     layer, x = tiny(name)
     torch.testing.assert_close(layer(x)[1:2], layer(x[1:2]))

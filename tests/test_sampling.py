@@ -121,6 +121,13 @@ def test_at_a_whole_pixel_this_has_slope_zero_and_pytorch_that_towards_the_next(
     assert_same(slope.flatten(), torch.stack([below - here, right - here]))
 
 
+def test_what_it_is_made_of_is_made_on_the_device_of_the_map():
+    x, points = torch.empty(2, 3, 4, 5, device="meta"), torch.empty(2, 7, 2, device="meta")
+    assert bilinear_sample(x, points).is_meta
+    offset, weight = torch.empty(2, 18, 4, 5, device="meta"), torch.empty(6, 3, 3, 3, device="meta")
+    assert deform_by_sampling(x, offset, weight).is_meta
+
+
 def test_cost_of_bilinear_sampling_is_what_the_docstring_says():
     with FlopCounterMode(display=False) as counter:
         bilinear_sample(random_map(1, 3, 4, 5), torch.rand(1, 6, 7, 2).double())
