@@ -9,9 +9,11 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage
 import torch
 import torch.nn.functional as F
 from scipy import ndimage
@@ -428,6 +430,30 @@ def test_images_are_kept_in_the_users_cache_unless_told_otherwise(folder, monkey
     assert data.data_dir() == folder
     monkeypatch.delenv("GSA_DATA")
     assert data.data_dir() == ladder.user_cache_path("gsa")
+
+
+@pytest.mark.parametrize("name", data.PHOTOGRAPHS)
+def test_photographs_come_with_the_package_and_name_their_makers(name, monkeypatch):
+    assert [path for path in Path(skimage.data.__file__).parent.iterdir() if path.stem == name]
+    monkeypatch.setattr(socket, "socket", None)
+    shown = data.photograph(name)
+    assert shown.image.dtype == torch.uint8 and shown.image.shape == (3, 32, 32) and shown.image.float().std() > 10
+    assert shown.title and shown.credit and shown.licence in ("CC0", "public domain")
+
+
+def test_a_pixel_of_a_photograph_is_the_average_of_the_square_in_its_middle():
+    cat = skimage.data.chelsea()[:, 75:375].reshape(30, 10, 30, 10, 3).mean((1, 3)).round()
+    assert np.array_equal(data.photograph("chelsea", 30).image.permute(1, 2, 0), cat)
+    assert data.photograph("camera", 8).image.unique(dim=0).shape[0] == 1
+    assert data.photograph("horse", 328).image.unique().tolist() == [0, 255]
+
+
+def test_photographs_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match="'dog'; there are chelsea, rocket"):
+        data.photograph("dog")
+    for size in (0, 301):
+        with pytest.raises(ValueError, match=f"'chelsea' has a square of 300×300 pixels.*1…300, got {size}"):
+            data.photograph("chelsea", size)
 
 
 @pytest.fixture(scope="module")

@@ -90,6 +90,28 @@ def test_weights_start_at_zero_and_have_a_labelled_bar(axes):
     assert labels(axes) == ("column", "row")
 
 
+def test_attention_lies_over_a_pale_photograph_and_is_seen_through_where_there_is_none(axes):
+    weights = np.zeros((2, 3, 2, 3))
+    weights[0, 1, 1, 2], weights[1, 0, 0, 0] = 0.5, 0.3
+    photograph = torch.arange(8 * 12 * 3, dtype=torch.uint8).view(8, 12, 3).permute(2, 0, 1)
+    figures.draw_attention(axes, photograph, weights, (0, 1))
+    below, above = axes.images
+    assert below.get_extent() == above.get_extent() == [-0.5, 2.5, 1.5, -0.5]
+    assert below.to_rgba(below.get_array())[..., :3].min() >= 0.49, "pale enough for a weight to be dark on it"
+    opacity = above.to_rgba(above.get_array())
+    assert opacity[0, 0, 3] == 0 and opacity[1, 2].tolist() == [*to_rgb(figures.KEY), 1]
+    (frame,) = axes.patches
+    assert frame.get_xy() == (0.5, -0.5)
+    assert "weight" in [other.get_xlabel() for other in axes.figure.axes]
+
+
+def test_without_a_query_attention_is_what_each_pixel_receives(axes):
+    weights = np.random.default_rng(0).random((2, 3, 2, 3))
+    figures.draw_attention(axes, torch.zeros(3, 2, 3, dtype=torch.uint8), weights)
+    np.testing.assert_allclose(axes.images[1].get_array(), weights.mean((0, 1)))
+    assert not axes.patches
+
+
 def test_a_butterfly_joins_positions_that_differ_in_one_digit(axes):
     figures.draw_butterfly(axes, (3, 2), (4, 0, 1))
     *edges, path = [line.get_xydata().tolist() for line in axes.lines]

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gsa.data import data_dir, load
+from gsa.data import data_dir, load, photograph
 from gsa.data.pipeline import split
 from gsa.models import BasicCNN
 from gsa.results import Ledger
@@ -53,6 +53,15 @@ def test_one_epoch_of_the_basic_network_falls_short_of_what_its_source_prints():
     with torch.no_grad():
         right = (network(digits.x_test / 255).argmax(1) == digits.y_test).float().mean()
     assert 0.9 < right < 0.96
+
+
+@pytest.mark.parametrize("arm", ["gsa", "none"])
+@pytest.mark.parametrize(("name", "called"), [("chelsea", "cat"), ("horse", "horse"), ("rocket", "ship")])
+@torch.no_grad()
+def test_published_networks_recognise_photographs_from_elsewhere(name, called, arm):
+    trained = Ledger().trained("resnet20-cpu", arm)
+    answer = trained.model(trained.normalize(photograph(name).image[None])).softmax(1)[0]
+    assert trained.classes[answer.argmax()] == called and answer.max() > 0.9
 
 
 @pytest.mark.parametrize("kept", [r for r in Ledger().records() if r.weights_sha256], ids=lambda r: r.config.arm)

@@ -15,19 +15,23 @@ from gsa.data.dataset import (
     moved,
 )
 from gsa.data.download import DataError
+from gsa.data.photographs import PHOTOGRAPHS, Photograph, photograph
 
 __all__ = [
     "BUDGETS",
     "NAMES",
+    "PHOTOGRAPHS",
     "WORDS",
     "DataError",
     "Dataset",
     "Described",
     "Moved",
+    "Photograph",
     "budget",
     "data_dir",
     "described",
     "fetch",
     "load",
     "moved",
+    "photograph",
 ]

@@ -2,6 +2,7 @@
 
 from gsa.figures.draw import (
     draw_accuracy_cost,
+    draw_attention,
     draw_butterfly,
     draw_costs,
     draw_curves,
@@ -29,6 +30,7 @@ __all__ = [
     "VALUE",
     "Pixel",
     "draw_accuracy_cost",
+    "draw_attention",
     "draw_butterfly",
     "draw_costs",
     "draw_curves",

@@ -5,14 +5,14 @@ from itertools import pairwise, zip_longest
 
 import numpy as np
 import pandas as pd
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from gsa.figures.style import COLOURS, INK, QUERY, SEEN, UNSEEN, Pixel
+from gsa.figures.style import COLOURS, INK, KEY, QUERY, SEEN, UNSEEN, Pixel
 
 
 def draw_map(axes: Axes, colours: np.ndarray, *, text: np.ndarray | None = None, block: int = 0) -> Axes:
@@ -47,6 +47,32 @@ def draw_weights(axes: Axes, weights: np.ndarray, query: Pixel, *, label: str = 
     axes.set(xticks=[], yticks=[], xlabel="column", ylabel="row")
     axes.spines[:].set_visible(True)
     axes.figure.colorbar(picture, ax=axes, label=label, shrink=0.8, ticks=[0, weights.max()], format="%.2g")
+    return axes
+
+
+def draw_attention(
+    axes: Axes,
+    image: UInt8[Tensor, "3 rows columns"],
+    weights: Float[np.ndarray, "height width height width"],
+    query: Pixel | None = None,
+) -> Axes:
+    """What attention looks at in a photograph: the weights of a ``query``, or the mean of those of all queries.
+
+    ``weights`` go from each pixel of a map to each. The photograph may have more pixels than the map; it lies beneath,
+    pale and without colours, so that darkness means weight.
+    """
+    height, width = weights.shape[:2]
+    shown = weights.mean((0, 1)) if query is None else weights[query]
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    grey = image.float().mean(0).numpy()
+    axes.imshow(grey, cmap="gray", vmin=2 * grey.min() - grey.max(), extent=extent)  # black becomes a middle grey
+    picture = axes.imshow(shown, cmap=LinearSegmentedColormap.from_list("weight", [(*to_rgb(KEY), 0), KEY]), vmin=0)
+    if query is not None:
+        mark(axes, query)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    bar = {"location": "bottom", "label": "weight", "ticks": [0, shown.max()], "format": "%.2g"}
+    axes.figure.colorbar(picture, ax=axes, shrink=0.8, aspect=15, pad=0.02, **bar)
     return axes
 
 
