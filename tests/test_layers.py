@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gsa import layers
 from gsa.layers import MECHANISMS, build_mechanism, cheapest_patch, record_weights
 
 SOFTMAXES = {"sk": 1, "self": 1, "non-local": 1, "sasa": 1, "window": 1, "grid": 1, "gsa": 2}
@@ -131,6 +132,66 @@ def test_compiled_machine_code_agrees(unchecked):
     layer, x = tiny("window")
     with torch.no_grad():
         torch.testing.assert_close(torch.compile(layer, fullgraph=True)(x), layer(x))
+
+
+WRITTEN_OUT = {
+    "none": lambda: nn.Identity(),
+    "conv": lambda: nn.Conv2d(8, 8, 3, padding=1),
+    "separable": lambda: layers.DepthwiseSeparableConvolution(8, kernel_size=3),
+    "se": lambda: layers.SqueezeExcitation(8, reduction=4),
+    "channel": lambda: layers.ChannelGate(8, reduction=4),
+    "spatial": lambda: layers.SpatialGate(kernel_size=7),
+    "cbam": lambda: layers.CBAM(8, reduction=4, kernel_size=7),
+    "sk": lambda: layers.SelectiveKernel(8, dilations=(1, 2), groups=1, reduction=16),
+    "lka": lambda: layers.LargeKernelAttention(8),
+    "stn": lambda: layers.SpatialTransformer(8, hidden=32),
+    "deformable": lambda: layers.DeformableConvolution(8, kernel_size=3, modulated=False),
+    "deformable-modulated": lambda: layers.DeformableConvolution(8, kernel_size=3, modulated=True),
+    "self": lambda: layers.SelfAttention(8, 4, partition=layers.GLOBAL),
+    "non-local": lambda: layers.NonLocal(8, reduction=2),
+    "sasa": lambda: layers.StandAloneSelfAttention(8, 4, kernel_size=7),
+    "window": lambda: layers.SelfAttention(8, 4, partition=layers.window(4)),
+    "grid": lambda: layers.SelfAttention(8, 4, partition=layers.grid(4)),
+    "twins-gsa": lambda: layers.GlobalSubsampledAttention(8, 4, reduction=4),
+    "twins": lambda: nn.Sequential(
+        layers.LocallyGroupedAttention(8, 4, window=4), layers.GlobalSubsampledAttention(8, 4, reduction=4)
+    ),
+    "peg": lambda: layers.PositionEncodingGenerator(8),
+    "hashed": lambda: layers.LSHAttention(8, 4, bucket=16, rounds=2),
+    "gsa": lambda: layers.GlobalSparseAttention(8, 4, patch=4),
+    "gsa-projections": lambda: nn.Sequential(
+        layers.ProjectedValues(8, partition=layers.grid(4)), layers.ProjectedValues(8, partition=layers.window(4))
+    ),
+    "gsa-folded": lambda: folded(),
+    "gsa-folded-across": lambda: folded().across,
+    "gsa-folded-within": lambda: folded().within,
+    "gsa-folded-projections": lambda: nn.Sequential(
+        layers.ProjectedValues(32, partition=layers.folded_channels(2)),
+        layers.ProjectedValues(32, partition=layers.patches(2)),
+    ),
+}
+"""Each name for 8 channels and maps of 8 × 16, with every argument that its constructor has."""
+
+
+def folded() -> nn.Module:
+    return layers.FoldedGlobalSparseAttention(8, 4, size=(8, 16), patch=2)
+
+
+def test_every_mechanism_is_written_out():
+    assert WRITTEN_OUT.keys() == MECHANISMS.keys()
+
+
+@every_mechanism
+def test_a_name_is_what_its_constructor_builds(name):
+    built, written, x = (
+        build_mechanism(name, 8, (8, 16)).double(),
+        WRITTEN_OUT[name]().double(),
+        torch.randn(2, 8, 8, 16),
+    )
+    for parameter in written.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    built.load_state_dict(written.state_dict())
+    torch.testing.assert_close(built.eval()(x.double()), written.eval()(x.double()), rtol=0, atol=0)
 
 
 def test_window_and_grid_are_the_stages_of_gsa():
