@@ -11,13 +11,13 @@ TEXT := $(shell find book -name '.*' -prune -o -type f -print) _config.yml _toc.
 COPIES := _build/colab
 JOBS := 2
 
-.PHONY: help setup book test browser serve lint pins bench colab rehearse repository clean
+.PHONY: help setup book test browser serve lint pins bench gpu gpu-pack gpu-results colab rehearse repository clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 unexport PYTHONDONTWRITEBYTECODE # where a container sets it, every process would compile torch anew
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do printf '  make %-11s %s\n' "$$name" "$$what"; done
 
 setup: $(READY) ## Install the pinned environment into .venv (the other targets do it when needed)
 
@@ -72,6 +72,16 @@ pins: $(UV) ## Update requirements.txt to the newest versions that pyproject.tom
 
 bench: $(READY) ## Measure speed and memory
 	$(BIN)/python -m tools.bench
+
+gpu: ## Do what a GPU is needed for, with the Python that is there: PART=one or two, UNTIL=seconds, STUDY=name, DEVICE=cpu
+	$(or $(wildcard $(BIN)/python),python3) -m tools.gpu run $(PART) $(if $(UNTIL),--until $(UNTIL)) \
+		$(if $(STUDY),--study $(STUDY)) $(if $(DEVICE),--device $(DEVICE))
+
+gpu-pack: $(READY) ## Put together what a machine with a GPU and no network lacks, and print what to run there
+	$(BIN)/python -m tools.gpu pack
+
+gpu-results: $(READY) ## Take what a GPU has measured into results/: make gpu-results ARCHIVE=file
+	$(BIN)/python -m tools.gpu results $(ARCHIVE)
 
 colab: $(READY) ## Write the clean copies of the notebooks that open in Colab
 	$(BIN)/python -m tools.colab --out $(COPIES)

@@ -105,7 +105,7 @@ class Deformable(nn.Module):
         nn.init.zeros_(self.conv_offset.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        offset = self.conv_offset(x)
+        offset = self.conv_offset(x).to(x.dtype)  # under autocast the library takes no other
         if not self.modulated:
             return self.conv(x, offset)
         offset, mask = torch.tensor_split(offset, [18], dim=1)

@@ -59,6 +59,8 @@ def _train(config: Config, dataset: Dataset, checkpoints: Path | None) -> Run:
     precision = best_precision() if config.precision == "auto" else config.precision
     AcceleratorState._reset_state()  # accelerate allows one precision a process, a notebook may want two
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
+    if accelerator.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     check(config, dataset, precision, accelerator)
     train_set, holdout_set, test_set = split(dataset, config.holdout, config.images, accelerator.device)
     check_batch(config.batch, len(train_set), accelerator.num_processes)

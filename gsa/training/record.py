@@ -1,5 +1,6 @@
 """What is known of a finished run, and the trained network itself."""
 
+import os
 import platform
 import subprocess
 from dataclasses import dataclass, field
@@ -91,7 +92,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of the code that runs, with "-dirty" if it was changed since; "unknown" outside its repository."""
+    """The commit of the code that runs, with "-dirty" if it was changed since; outside its repository $GSA_COMMIT."""
     here = Path(__file__)
     tracked = ["git", "-C", str(here.parent), "ls-files", "--error-unmatch", here.name]
     describe = ["git", "-C", str(here.parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -99,7 +100,7 @@ def commit() -> str:
         subprocess.run(tracked, capture_output=True, check=True)
         return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("GSA_COMMIT", "unknown")
 
 
 def to_json(value: Config | Epoch | Record) -> dict:
