@@ -460,6 +460,13 @@ def test_the_map_of_a_sentence_lies_on_the_figure_it_names(finder, held_out):
     assert (said - centres(masks.float())).norm(dim=1).median() < 2
 
 
+@pytest.mark.parametrize("size", [(32, 32), (8, 20)])
+def test_a_sentence_that_says_nothing_points_to_the_middle_of_the_image(size):
+    nothing = torch.zeros(2, 3).long()
+    said = Finder(len(data.WORDS))(torch.randn(2, 3, *size), nothing)
+    assert_close(said, torch.tensor([(side - 1) / 2 for side in size]).expand(2, 2))
+
+
 def test_with_other_words_it_looks_elsewhere(finder, held_out):
     images, sentences, masks = held_out
     assert mass(finder, images, sentences[torch.randperm(400)], masks).mean() < 0.6

@@ -6,10 +6,11 @@ from math import ceil
 import pytest
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from gsa.layers import MECHANISMS, AttentionStem, StandAloneSelfAttention, build_mechanism
+from gsa.layers import MECHANISMS, AttentionStem, MatrixConvolution, StandAloneSelfAttention, build_mechanism
 from gsa.models import (
     MODELS,
     RESNETS,
@@ -24,6 +25,7 @@ from gsa.models import (
     resnet20,
 )
 from gsa.models.normalization import SynchronizedBatchNorm2d, synchronize_batch_norm
+from gsa.models.whitened import whitening_kernels
 from gsa.probes import count_macs, count_parameters
 from gsa.training import checkpoint
 
@@ -140,6 +142,7 @@ def test_every_parameter_of_a_network_learns():
         ("resnet21", {}, r"unknown model 'resnet21'; there are .*resnet20.*resnet18"),
         ("resnet20", {"mechanism": "sag"}, r"unknown mechanism 'sag'; there are none, .*gsa"),
         ("resnet20", {"stages": (0, 3, 4)}, r"stages \[0, 4\] do not exist; this network has stages 1…3"),
+        ("whitened", {"stages": (1, 4)}, r"stages \[4\] do not exist; this network has stages 1…3"),
         ("resnet18", {"stages": (5,)}, r"stages \[5\] do not exist; this network has stages 1…4"),
         ("resnet8", {"mechanism": "gsa-folded", "size": (28, 28)}, r"7×7 map"),
     ],
@@ -278,6 +281,82 @@ def test_a_stand_alone_network_that_does_not_fit_is_refused(name, options, messa
         build_model(name, **options)(torch.randn(2, 3, 30, 30))
 
 
+# The whitened network
+
+
+def normalised(x: torch.Tensor, norm: nn.BatchNorm2d) -> torch.Tensor:
+    """Zero mean and unit variance in every channel, and a bias; the running statistics have gone 0.4 of the way."""
+    mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+    torch.testing.assert_close(norm.running_mean, 0.4 * mean)
+    torch.testing.assert_close(norm.running_var, 0.6 + 0.4 * x.var((0, 2, 3)))
+    return (x - mean[:, None, None]) / (variance + 1e-5).sqrt()[:, None, None] + norm.bias[:, None, None]
+
+
+def gelu(x: torch.Tensor) -> torch.Tensor:
+    return x * (1 + torch.erf(x / 2**0.5)) / 2
+
+
+@pytest.mark.parametrize("size", [(16, 16), (11, 24)])
+@pytest.mark.parametrize("name", ["whitened", "whitened-published"])
+def test_the_whitened_network_is_its_equation(name, size):
+    model = build_model(name, 4, mechanism="se", stages=(1, 3), size=size).double()
+    x = torch.randn(3, 3, *size, dtype=torch.float64)
+    for parameter in (p for p in model.parameters() if p.ndim == 1 and p.requires_grad):
+        nn.init.normal_(parameter)
+    found = model(x)
+    if name == "whitened":
+        x = torch.cat([torch.zeros_like(x[..., :1]), x], dim=3)
+        x = torch.cat([torch.zeros_like(x[..., :1, :]), x], dim=2)
+    y = gelu(F.conv2d(x, model.stem.weight, model.stem.bias))
+    assert [isinstance(group, MixingBlock) for group in model.body] == [False, True, False, False, True]
+    for group in model.body:
+        if isinstance(group, MixingBlock):
+            norm = group.norm
+            mean, variance = y.mean((0, 2, 3), keepdim=True), y.var((0, 2, 3), correction=0, keepdim=True)
+            scaled = (y - mean) / (variance + norm.eps).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
+            y = y + group.mechanism(scaled)
+            continue
+        kernels = [conv.weight.view(len(conv.weight), -1, 3, 3) for conv in (group.conv1, group.conv2)]
+        y = gelu(normalised(F.max_pool2d(F.conv2d(y, kernels[0], padding=1), 2), group.norm1))
+        y = gelu(normalised(F.conv2d(y, kernels[1], padding=1), group.norm2))
+    largest = y.flatten(2).max(2).values
+    torch.testing.assert_close(found, largest @ model.head.weight.T + model.head.bias)
+
+
+@pytest.mark.parametrize(("name", "widths"), [("whitened", (64, 128, 256)), ("whitened-published", (64, 256, 256))])
+def test_the_whitened_networks_have_their_widths(name, widths):
+    with torch.device("meta"):
+        assert [group.norm2.num_features for group in build_model(name).body] == list(widths)
+
+
+def test_whitened_patches_are_uncorrelated_with_variance_one():
+    x = F.avg_pool2d(torch.randn(20, 3, 34, 34), 3, stride=1) * torch.tensor([1.0, 2, 3])[:, None, None]
+    responses = F.conv2d(x, whitening_kernels(x, epsilon=1e-9)).movedim(1, 0).flatten(1)
+    torch.testing.assert_close(torch.cov(responses), torch.eye(12), atol=1e-2, rtol=0)
+
+
+def test_directions_that_hold_little_are_not_blown_up():
+    x = torch.randn(50, 3, 16, 16) * torch.tensor([1.0, 0.1, 0.01])[:, None, None]
+    variances = torch.cov(F.conv2d(x, whitening_kernels(x)).movedim(1, 0).flatten(1)).diag().sort().values
+    expected = torch.tensor([v / (v + 5e-4) for v in (1e-4, 1e-2, 1.0)]).repeat_interleave(4)
+    torch.testing.assert_close(variances, expected, atol=0.02, rtol=0)
+
+
+def test_the_stem_keeps_both_signs_and_is_not_trained():
+    model = build_model("whitened", 4, size=(16, 16))
+    x = torch.randn(10, 3, 16, 16)
+    model.whiten(x)
+    assert torch.equal(model.stem.weight[:12], -model.stem.weight[12:])
+    torch.testing.assert_close(model.stem.weight[:12], whitening_kernels(x))
+    assert not model.stem.weight.requires_grad and model.stem.bias.requires_grad
+
+
+def test_kernels_as_a_matrix_are_a_convolution_that_begins_as_the_identity():
+    layer, x = MatrixConvolution(3, 5), torch.randn(2, 3, 6, 6)
+    assert torch.equal(layer(x), F.conv2d(x, layer.weight.view(5, 3, 3, 3), padding=1))
+    torch.testing.assert_close(layer(x)[:, :3], x)
+
+
 # Batch normalisation over processes; that two of them agree with one is a test of training
 
 
@@ -308,6 +387,18 @@ def test_synchronised_normalisation_is_that_of_pytorch(one_process, training):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
     for name, tensor in plain.state_dict().items():
         torch.testing.assert_close(synchronised[0].state_dict()[name], tensor)
+
+
+def test_the_basic_network_is_its_equation():
+    network, x = BasicCNN(classes=4, in_channels=3, size=14), torch.randn(2, 3, 14, 14)
+
+    def layer(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
+        y = F.conv2d(x, conv.weight, conv.bias)
+        corners = [y[..., i : y.shape[2] // 2 * 2 : 2, j : y.shape[3] // 2 * 2 : 2] for i in (0, 1) for j in (0, 1)]
+        return torch.stack(corners).amax(0).clamp(min=0)
+
+    y = layer(layer(x, network.conv1), network.conv2).flatten(1)
+    torch.testing.assert_close(network(x), y @ network.fc.weight.T + network.fc.bias)
 
 
 def test_the_basic_network_has_the_parameters_that_its_source_lists():

@@ -1,6 +1,7 @@
 """Every image reaches the network once an epoch, mirrored every other time, shifted by what was drawn, normalised."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -72,16 +73,53 @@ def test_batches_keep_images_with_their_labels():
         assert torch.equal(batch.x[:, 0, 0, 0].long(), batch.y)
 
 
-def test_batches_depend_on_seed_and_epoch_alone():
-    images = Images(random_images(32), torch.arange(32))
+class Drawn(NamedTuple):
+    """What was drawn for an epoch: the order of the images and, image by image, whether it was mirrored and shifted."""
 
-    def drawn(seed: int, epoch: int) -> torch.Tensor:
-        torch.manual_seed(torch.seed())
-        return torch.cat([batch.x for batch in batches(images, 8, seed, epoch, crop=1)])
+    order: list[int]
+    flips: list[bool]
+    offsets: list[list[int]]
 
-    assert torch.equal(drawn(0, 1), drawn(0, 1))
-    assert not torch.equal(drawn(0, 1), drawn(1, 1))
-    assert not torch.equal(drawn(0, 1), drawn(0, 2))
+
+def drawn(seed: int, epoch: int, size: int = 8, crop: int = 2) -> Drawn:
+    """Read off images whose pixels say where they were: the middle one where the image was cropped, the next one right
+    of it whether it was mirrored."""
+    torch.manual_seed(torch.seed())
+    places = (10 * torch.arange(7)[:, None] + torch.arange(7)).to(torch.uint8)
+    images = Images(places.expand(32, 1, 7, 7).contiguous(), torch.arange(32))
+    shown = [*batches(images, size, seed, epoch, crop)]
+    order, x = torch.cat([batch.y for batch in shown]), torch.cat([batch.x[:, 0] for batch in shown])
+    middle, right = (x[order.argsort(), 3, column].long() for column in (3, 4))
+    return Drawn(
+        order.tolist(),
+        (right < middle).tolist(),
+        (torch.stack([middle // 10, middle % 10], dim=1) - 3 + crop).tolist(),
+    )
+
+
+RUNS = [(seed, epoch) for seed in (0, 1, 2) for epoch in range(4)]
+
+
+def test_order_and_shifts_differ_from_epoch_to_epoch_and_from_seed_to_seed():
+    epochs = [drawn(*run) for run in RUNS]
+    assert len({tuple(epoch.order) for epoch in epochs}) == len(RUNS)
+    assert len({str(epoch.offsets) for epoch in epochs}) == len(RUNS)
+
+
+def test_flips_differ_from_seed_to_seed_and_alternate_from_epoch_to_epoch():
+    for seed in (0, 1, 2):
+        first, *others = (drawn(seed, epoch).flips for epoch in range(4))
+        other = [not flipped for flipped in first]
+        assert others == [other, first, other]
+    assert len({str(drawn(seed, 0).flips) for seed in (0, 1, 2)}) == 3
+
+
+@pytest.mark.parametrize("run", [(0, 0), (1, 3)])
+def test_what_is_drawn_depends_on_seed_and_epoch_alone(run):
+    first = drawn(*run)
+    assert drawn(*run) == drawn(*run, size=4) == first
+    assert drawn(*run, crop=1)[:2] == drawn(*run, crop=0)[:2] == first[:2]
+    assert first.order != sorted(first.order)
 
 
 def test_without_shifts_an_image_comes_as_it_is_and_mirrored_in_turn():

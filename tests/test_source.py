@@ -8,7 +8,7 @@ from torch import nn
 
 from gsa.layers import FoldedGlobalSparseAttention, GlobalSparseAttention
 from gsa.models import MixingBlock, build_model
-from gsa.models.gsa_resnet import positions
+from gsa.models.gsa_resnet import MixedBasicBlock, positions
 from gsa.probes import count_parameters
 from gsa.training import Config, make_optimizers
 
@@ -41,6 +41,22 @@ def test_the_projections_of_the_second_stage_are_most_of_its_parameters():
         4 * n * n + 4 * n for n in [64] * 2 + [16] * 6
     )
     assert round(count_parameters(model) / 1e6, 1) == 59.4
+
+
+def test_a_block_is_its_equation_with_the_layer_between_its_convolutions():
+    block, x = MixedBasicBlock(4, 6, 2, nn.Conv2d(6, 6, 1)), torch.randn(2, 4, 8, 6)
+    y = block.mix(block.bn1(block.conv1(x)).clamp(min=0))
+    expected = (block.shortcut(x) + block.bn2(block.conv2(y))).clamp(min=0)
+    torch.testing.assert_close(block(x), expected)
+
+
+def test_the_network_is_its_equation():
+    model, x = source("gsa", size=(16, 24)).eval(), torch.randn(2, 3, 16, 24)
+    y = model.mix(torch.cat([x, positions(16, 24).expand(2, -1, -1, -1)], dim=1))
+    y = model.stem[1](model.stem[0](y)).clamp(min=0)
+    for block in model.body:
+        y = block(y)
+    torch.testing.assert_close(model(x), y.flatten(2).mean(2) @ model.head.weight.T + model.head.bias)
 
 
 def test_positions_follow_the_formula():
