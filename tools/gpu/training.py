@@ -24,7 +24,7 @@ from gsa.results import PUBLISHED, STUDIES, Ledger, Study
 from gsa.training import Config, Record, to_json, train
 from tools.gpu.job import Cases, Job, Row, rounded
 
-SPEEDRUN = "speedrun"
+RACE = "race"
 """The study whose recipes are raced."""
 
 
@@ -78,7 +78,7 @@ def watched(config: Config, images: Dataset) -> Row:
 
 def epochs(job: Job) -> Cases:
     """An epoch of each network that is raced, as it is and compiled."""
-    images, study = noise(job), planned(job, SPEEDRUN)
+    images, study = noise(job), planned(job, RACE)
     short = {"data": "noise", "images": 0, "epochs": 2, "test": False, "named": ""}
     configs = dict.fromkeys(replace(study.config(arm, 0), **short) for arm in study.arms)
     for config in configs:
@@ -97,7 +97,7 @@ def epoch(config: Config, images: Dataset) -> Row:
 
 def speedrun(job: Job) -> Cases:
     """The recipes of the speedrun, as they are and compiled, one after the other: nothing else on the device."""
-    study = planned(job, SPEEDRUN)
+    study = planned(job, RACE)
     for compiled in job.sizes.compiled:
         for config in study.runs(Ledger()):
             named = f"{config.arm}-compiled" if compiled else config.named
