@@ -34,7 +34,7 @@ $(UV):
 		{ echo "make: no uv: is there a network?" >&2; exit 1; }
 
 book: $(READY) ## Build the site, executing every notebook on the embedded data
-	@$(MAKE) --no-print-directory --jobs $(JOBS) $(SITE)
+	@$(MAKE) --no-print-directory --keep-going --jobs $(JOBS) $(SITE)
 	@echo "The book: $(CURDIR)/$(SITE)"
 
 $(SITE): $(READY) $(EXECUTED) $(CODE) $(TEXT)

@@ -163,6 +163,7 @@ def test_it_compares_errors_shown_and_times_measured(chapter):
         ("print(1)", "2\n", None),
         ("print('time ≈ 1')", "time ≈ 2\n", "time ≈ 2\n"),
         ("print('time ≈ 1')", "size ≈ 1\n", None),
+        ("import sys; print(1); print(2, file=sys.stderr)", "1\n", "1\n"),
         ("1 / 0", None, None),
         ("1;", None, ""),
     ],
