@@ -16,7 +16,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
 from gsa.data import DataError, fetch, load
 from gsa.layers import MECHANISMS
 from gsa.probes import table
-from gsa.results import PUBLISHED, STUDIES, Ledger, progress, run_missing
+from gsa.results import LEGEND, PUBLISHED, STUDIES, Ledger, display, judged, progress, run_missing
 from gsa.training import Config, TrainingError, build
 from gsa.training import train as train_network
 from gsa.training.weights import check_size, pack
@@ -113,9 +113,10 @@ def results(*, results: Path = PUBLISHED, study: str = "") -> None:
         study: This study only.
     """
     ledger = Ledger(results)
-    judged = [name for name in ledger.studies() if any(r.test_images for r in ledger.records(name))]
-    tables = [ledger.text(name) for name in ([study] if study else judged)]
-    print("\n\n".join(tables) or f"no finished runs in {ledger.path}")
+    named = [study] if study else ledger.studies()
+    for name in (name for name in named if study or any(r.test_images for r in ledger.records(name))):
+        print(f"study {name}\n\n{display(judged(ledger, name)).reset_index().to_string(index=False)}\n")
+    print(LEGEND if ledger.studies() else f"no finished runs in {ledger.path}")
     if not study:
         print(f"\nfinished runs of those planned\n\n{progress(ledger).to_string()}")
 

@@ -176,43 +176,75 @@ def test_losses_are_means_of_the_steps_around_each_with_a_look_and_a_name(axes):
     assert labels(axes) == ("step", "loss (nats)")
 
 
-def test_a_forest_tells_means_over_seeds_from_single_runs():
-    columns = ["seeds", "accuracy", "low", "high", "images_low", "images_high"]
-    columns += ["difference", "difference_low", "difference_high", "verdict"]
-    none, lone = (3, 0.9, 0.88, 0.92, np.nan, np.nan), (1, 0.91, np.nan, np.nan, 0.9, 0.93)
-    rows = [(*none, np.nan, np.nan, np.nan, "control"), (*lone, 0.01, np.nan, np.nan, "one seed: no verdict")]
-    figure, (left, right) = plt.subplots(1, 2)
-    figures.draw_forest(left, right, pd.DataFrame(rows, index=["none", "gsa"], columns=columns))
-    full_line, full, hollow_line, hollow = left.lines
-    assert full_line.get_xdata() == pytest.approx([88, 92]) and hollow_line.get_xdata() == pytest.approx([90, 93])
+def a_table(**arms: tuple) -> pd.DataFrame:
+    columns = ["seeds", "accuracy", "low", "high", "difference", "difference_low", "difference_high", "test"]
+    columns += ["verdict", "seconds", "seconds_low", "seconds_high", "flops"]
+    return pd.DataFrame(arms.values(), index=[*arms], columns=columns)
+
+
+TABLE = a_table(
+    none=(3, 0.9, 0.88, 0.92, np.nan, np.nan, np.nan, "", "control", 60, 50, 70, 4e15),
+    gsa=(3, 0.92, 0.91, 0.93, 0.02, 0.01, 0.03, "Dunnett", "better", 90, 80, 100, 5e15),
+    lone=(1, 0.91, 0.90, 0.92, 0.01, -0.01, 0.03, "", "one seed: no verdict", np.nan, np.nan, np.nan, 5e15),
+)
+
+
+def right_labels(axes) -> list[str]:
+    (words,) = axes.child_axes
+    return [label.get_text() for label in words.get_yticklabels()]
+
+
+def test_a_forest_tells_what_was_judged_from_what_was_not(axes):
+    figures.draw_forest(axes, TABLE, margin=0.005)
+    zero, full, full_line, hollow, hollow_line = axes.lines
+    assert zero.get_xdata() == [0, 0]
+    assert full_line.get_xdata() == pytest.approx([1, 3]) and hollow_line.get_xdata() == pytest.approx([-1, 3])
     assert (full_line.get_linestyle(), hollow_line.get_linestyle()) == ("-", ":")
     assert full.get_markerfacecolor() == full.get_color() and hollow.get_markerfacecolor() == "white"
-    assert np.isnan(right.lines[2].get_xdata()).all() and right.lines[3].get_xdata() == pytest.approx([1])
-    assert [label.get_text() for label in left.get_yticklabels()] == ["none", "gsa"]
-    assert [label.get_text() for label in right.get_yticklabels()] == ["control", "one seed: no verdict"]
-    assert left.get_ylim() == right.get_ylim() == (1.5, -0.5)
-    plt.close(figure)
+    assert (full.get_xdata(), hollow.get_xdata()) == (pytest.approx([2]), pytest.approx([1]))
+    (band,) = axes.patches
+    assert (band.get_x(), band.get_width()) == pytest.approx((-0.5, 1.0))
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["gsa (3)", "lone (1)"]
+    assert right_labels(axes) == ["better", "one seed: no verdict"]
+    assert axes.get_xlabel() == "test accuracy − that of none (points)"
+    low, high = axes.get_xlim()
+    assert low < -1 and high > 3
+
+
+def test_evidence_is_a_forest_of_one_arm(axes):
+    figures.draw_evidence(axes, TABLE, "lone")
+    assert right_labels(axes) == ["one seed: no verdict"]
+    assert axes.get_xlabel() == "test accuracy − that of none (points)"
 
 
 def test_accuracy_stands_over_cost_with_the_control_across(axes):
-    columns = ["seeds", "accuracy", "low", "high", "macs", "verdict"]
-    rows = [(3, 0.9, 0.88, 0.92, 4e7, "control"), (1, 0.91, np.nan, np.nan, 5e7, "worse")]
-    figures.draw_accuracy_cost(axes, pd.DataFrame(rows, index=["none", "gsa"], columns=columns))
-    interval, full, control, no_interval, hollow = axes.lines
-    assert interval.get_ydata() == pytest.approx([88, 92]) and np.isnan(no_interval.get_ydata()).all()
-    assert (full.get_xdata(), hollow.get_xdata()) == (pytest.approx([40]), pytest.approx([50]))
-    assert full.get_markerfacecolor() == full.get_color() and hollow.get_markerfacecolor() == "white"
+    figures.draw_accuracy_cost(axes, TABLE, "seconds")
+    up, across, control_dot, control, gsa_up, gsa_across, gsa_dot = axes.lines
+    assert up.get_ydata() == pytest.approx([88, 92]) and across.get_xdata() == pytest.approx([50, 70])
+    assert gsa_up.get_ydata() == pytest.approx([91, 93]) and gsa_across.get_xdata() == pytest.approx([80, 100])
+    assert (control_dot.get_xdata(), gsa_dot.get_xdata()) == (pytest.approx([60]), pytest.approx([90]))
     assert control.get_ydata() == pytest.approx([90, 90])
-    assert [text.get_text() for text in axes.texts] == ["none", "gsa"]
-    assert labels(axes) == ("cost of one image (MMAC)", "test accuracy (%)")
+    assert [text.get_text() for text in axes.texts] == ["none", "gsa"], "an arm without seconds is left out"
+    assert labels(axes) == ("time of training (s)", "test accuracy (%)")
 
 
-def test_accuracies_that_are_close_look_close(axes):
-    row = (1, 0.91, np.nan, np.nan, 5e7, "control")
-    columns = ["seeds", "accuracy", "low", "high", "macs", "verdict"]
-    figures.draw_accuracy_cost(axes, pd.DataFrame([row], index=["none"], columns=columns))
+def test_work_has_no_interval_and_one_seed_a_hollow_dot(axes):
+    figures.draw_accuracy_cost(axes, TABLE, "flops")
+    assert len(axes.lines) == 2 * 3 + 1
+    assert [text.get_text() for text in axes.texts] == ["none", "lone", "gsa"]
+    lone_up, lone_dot = axes.lines[3:5]
+    assert (lone_up.get_linestyle(), lone_dot.get_markerfacecolor()) == (":", "white")
+    assert labels(axes) == ("work of training (PFLOP)", "test accuracy (%)")
+
+
+def test_names_at_the_side_stand_apart_and_in_order(axes):
+    same = a_table(**{f"arm{i}": (3, 0.9 + i * 1e-5, 0.9, 0.9, *TABLE.iloc[0][4:]) for i in range(6)})
+    figures.draw_accuracy_cost(axes, same, "flops")
+    heights = [text.get_position()[1] for text in axes.texts]
     low, high = axes.get_ylim()
-    assert high - low >= 2 and low < 91 < high
+    assert high - low >= 1, "accuracies that are close look close"
+    assert np.diff(heights) == pytest.approx(0.1 * (high - low))
+    assert np.mean(heights) == pytest.approx(90, abs=0.01)
 
 
 def test_the_family_shows_whom_each_layer_sums_over():

@@ -1,23 +1,19 @@
-"""The ledger keeps runs whole, refuses what is not one, and its intervals are scipy's."""
+"""The ledger keeps runs whole and refuses what is not one; its tables say what the runs say and no more."""
 
 import json
 import math
 import os
+import re
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 
-from gsa.results import Ledger, expected_sigma, seeds_to_see, speed, t_interval, wilson
+from gsa.results import LEGEND, Ledger, compare, display, expected_sigma, seeds_to_see, speed
+from gsa.results.tables import summarize
 from gsa.training import Config, Epoch, Record
 
 EPOCH = Epoch(0, 0.1, train_loss=1.5, train_accuracy=0.5, holdout_loss=1.2, holdout_accuracy=0.6, seconds=3.0)
-accuracies = st.lists(st.integers(5000, 10000), min_size=2, max_size=8, unique=True).map(
-    lambda right: [r / 10000 for r in right]
-)
 
 
 def a_run(accuracy: float = 0.9, **config) -> Record:
@@ -135,8 +131,8 @@ def test_one_arm_never_mixes_recipes_whatever_the_seed(ledger, seed, refuse):
 def test_an_arm_that_was_mixed_by_hand_is_refused(ledger):
     ledger.add(a_run())
     text = ledger.add(a_run(seed=1)).read_text()
-    (ledger.path / "trial" / "none-1.json").write_text(text.replace('"lr": 0.24', '"lr": 0.4'))
-    with pytest.raises(ValueError, match=r"lr=0\.24, not 0\.4"):
+    (ledger.path / "trial" / "none-1.json").write_text(text.replace(f'"lr": {Config().lr}', '"lr": 9.0'))
+    with pytest.raises(ValueError, match=rf"lr={Config().lr}, not 9\.0"):
         Ledger(ledger.path)
 
 
@@ -252,157 +248,117 @@ def test_a_file_under_another_name_is_refused(ledger, name):
         Ledger(ledger.path)
 
 
-# Statistics
-
-
-@given(accuracies)
-def test_interval_of_the_mean_is_scipys(values):
-    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert t_interval(values) == pytest.approx((sum(values) / len(values), expected.low, expected.high))
-
-
-@pytest.mark.parametrize("values", [[0.9], [0.9, 0.9], [0.91 - 0.86, 0.3 - 0.25]])
-def test_no_interval_without_spread(values):
-    mean, low, high = t_interval(values)
-    assert mean == pytest.approx(values[0])
-    assert math.isnan(low) and math.isnan(high)
-
-
-@given(st.integers(0, 500), st.integers(1, 500))
-def test_wilson_interval_holds_the_accuracies_that_a_score_test_does_not_reject(right, more):
-    images, accuracy = right + more, right / (right + more)
-    low, high = wilson(accuracy, images)
-    z = stats.norm.ppf(0.975)
-    for bound in (low, high):
-        if 0 < bound < 1:
-            assert abs(accuracy - bound) == pytest.approx(z * math.sqrt(bound * (1 - bound) / images), rel=1e-6)
-    assert low <= accuracy <= high
-
-
-@given(st.floats(1e-3, 1e-1), st.floats(1e-3, 1e-1))
-def test_seeds_to_see_is_a_few_more_than_the_usual_formula(sigma, difference):
-    usual = 15.7 * sigma**2 / difference**2
-    assert 0.999 * usual <= seeds_to_see(difference, sigma) <= 1.001 * usual + 4
-
-
-@pytest.mark.parametrize("ratio", [2.0, 1.0])
-def test_that_many_seeds_have_eighty_percent_power(ratio):
-    seeds = int(seeds_to_see(ratio, 1.0))
-    rng = np.random.default_rng(0)
-    for count, enough in ((seeds, True), (seeds - 1, False)):
-        d = (rng.normal(ratio, 1, (40_000, count)) - rng.normal(0, 1, (40_000, count))).T
-        reach = stats.t.ppf(0.975, count - 1) * d.std(0, ddof=1) / math.sqrt(count)
-        assert ((d.mean(0) > reach).mean() > 0.795) == enough
-    assert math.isnan(seeds_to_see(0.005, math.nan))
-
-
 # The table
 
 
-class InMemory(Ledger):
-    """A ledger of runs that were never written, to make many of them fast."""
-
-    def __init__(self, **arms: list[float]):
-        self.runs = [a_run(a, mechanism=m, seed=seed) for m, values in arms.items() for seed, a in enumerate(values)]
-
-    def records(self, study: str | None = None) -> list[Record]:
-        return self.runs
-
-
-@given(accuracies, accuracies)
-def test_difference_is_paired_over_shared_seeds(control, values):
-    n = min(len(control), len(values))
-    expected = stats.ttest_rel(values[:n], control[:n])
-    low, high = expected.confidence_interval(0.95)
-    row = InMemory(none=control, gsa=values).table("trial").loc["gsa"]
-    assert row["shared"] == n
-    if math.isnan(low) or abs(high - low) < 1e-9:
-        assert row["verdict"] == "no spread: no verdict"
-    else:
-        assert (row["difference_low"], row["difference_high"]) == pytest.approx((low, high), abs=1e-9)
-        sign = "better" if expected.statistic > 0 else "worse"
-        assert row["verdict"] == (sign if expected.pvalue < 0.05 else "not distinguishable")
+def in_memory(**arms: list[float]) -> dict[str, list[Record]]:
+    return {arm: [a_run(value, mechanism=arm, seed=seed) for seed, value in enumerate(arms[arm])] for arm in arms}
 
 
 def test_table_by_hand(ledger):
     fill(ledger, gsa=[0.92, 0.93, 0.94], none=[0.90, 0.92, 0.91], se=[0.92, 0.90, 0.91], conv=[0.80, 0.82, 0.815])
     table = ledger.table("trial")
     assert list(table.index) == ["none", "gsa", "se", "conv"], "control first, then by accuracy"
-    assert list(table["verdict"]) == ["control", "not distinguishable", "not distinguishable", "worse"]
     none = table.loc["none"]
     half = stats.t.ppf(0.975, 2) * 0.01 / math.sqrt(3)
     assert (none["seeds"], none["accuracy"], none["sigma"]) == pytest.approx((3, 0.91, 0.01))
     assert (none["low"], none["high"]) == pytest.approx((0.91 - half, 0.91 + half))
-    assert table.loc["gsa", "difference"] == pytest.approx(0.02)
-    assert none["seeds_for_half_point"] == 65
     assert none["expected_sigma"] == pytest.approx(math.sqrt(0.09 / 20000))
-    assert table.loc["gsa", "seeds_for_difference"] == seeds_to_see(0.02, 0.01)
-    assert none[["difference", "images_low", "seeds_for_difference"]].isna().all()
+    assert none["seeds_for_margin"] == seeds_to_see(0.003, none["sigma"], 3)
+    assert none[["difference", "difference_low", "exaggeration"]].isna().all()
+    assert (none["seconds"], none["flops"], none["device"]) == (6.0, 22e12, "x86_64 CPU, 1 thread")
 
 
-@pytest.mark.parametrize("accuracy, sigma", [(0.96, 0.0014), (0.94, 0.0017), (0.90, 0.0022)])
-def test_the_expected_spread_by_hand(accuracy, sigma):
-    assert expected_sigma(accuracy, 10_000) == pytest.approx(sigma, abs=5e-5)
+@pytest.mark.parametrize("pooled", [False, True])
+def test_the_table_says_of_each_arm_what_the_comparison_says(pooled):
+    arms = in_memory(none=[0.90, 0.92, 0.91], gsa=[0.92, 0.93, 0.945], conv=[0.80, 0.82, 0.815])
+    scores = {arm: {run.config.seed: run.test_accuracy for run in runs} for arm, runs in arms.items()}
+    table = summarize(arms, "none", margin=0.01, pooled=pooled)
+    for arm, one in compare(scores, "none", margin=0.01, pooled=pooled).items():
+        row = table.loc[arm]
+        assert (row["difference"], row["difference_low"], row["difference_high"]) == (one.difference, one.low, one.high)
+        assert (row["verdict"], row["test"]) == (one.verdict, one.test)
+        assert row["exaggeration"] == one.luck.exaggeration
+    assert table.loc["conv", "verdict"] == "worse"
 
 
-def test_no_difference_takes_no_number_of_seeds(ledger):
-    assert math.isnan(seeds_to_see(0.0, 0.01)) and math.isnan(seeds_to_see(1e-17, 0.01))
-    assert math.isnan(seeds_to_see(math.nan, 0.01)) and math.isnan(seeds_to_see(0.01, math.nan))
-
-
-def test_seeds_are_paired_by_number_not_by_position(ledger):
-    fill(ledger, none=[0.50, 0.90, 0.80, 0.70])
-    for seed, accuracy in ((3, 0.75), (1, 0.95), (2, 0.86)):
-        ledger.add(a_run(accuracy, mechanism="gsa", seed=seed))
-    row = ledger.table("trial").loc["gsa"]
-    assert (row["shared"], row["difference"]) == pytest.approx((3, 0.16 / 3))
-    assert row["verdict"] == "better"
-
-
-def test_one_seed_has_no_interval_over_seeds_and_no_verdict(ledger):
+def test_of_one_seed_the_bars_are_the_expected_ones_and_there_is_no_verdict(ledger):
     fill(ledger, none=[0.90], gsa=[0.95])
     row = ledger.table("trial").loc["gsa"]
+    of_gsa, of_none = expected_sigma(0.95, 10_000), expected_sigma(0.90, 10_000)
     assert row["verdict"] == "one seed: no verdict"
-    assert row["difference"] == pytest.approx(0.05)
-    assert row[["low", "high", "sigma", "difference_low", "difference_high"]].isna().all()
-    assert row["seeds_for_half_point"] == seeds_to_see(0.005, expected_sigma(0.95, 10_000))
-    assert row["seeds_for_difference"] == seeds_to_see(0.05, expected_sigma(0.95, 10_000)) == 2
-    assert (row["images_low"], row["images_high"]) == pytest.approx((0.94555, 0.95410), abs=1e-5)
-    shown = ledger.display("trial").loc["gsa"]
-    assert shown["test accuracy, %"] == "95.00 (images: 94.56 to 95.41)"
-    assert shown["− none"] == "+5.00"
+    assert (row["low"], row["high"]) == pytest.approx((0.95 - 1.96 * of_gsa, 0.95 + 1.96 * of_gsa))
+    half = 1.96 * math.hypot(of_gsa, of_none)
+    assert (row["difference_low"], row["difference_high"]) == pytest.approx((0.05 - half, 0.05 + half))
+    assert row[["sigma", "exaggeration", "seconds_low"]].isna().all()
+    assert row["seeds_for_margin"] == seeds_to_see(0.003, of_gsa)
+    shown = display(ledger.table("trial")).loc["gsa"]
+    assert shown["test accuracy, %"] == "95.00 (expected ± 0.31)"
+    assert shown["− none"] == "+5.00 (expected ± 0.54)"
     assert (shown["σ"], shown["expected σ"]) == ("–", "0.16")
 
 
-def test_a_control_that_is_not_run_gives_no_verdict(ledger):
+def test_several_seeds_against_one_have_a_narrower_expected_bar():
+    table = summarize(in_memory(none=[0.90], gsa=[0.90, 0.90, 0.90, 0.90]), "none")
+    half = 1.96 * expected_sigma(0.9, 10_000) * math.sqrt(1 + 1 / 4)
+    assert table.loc["gsa", "difference_high"] == pytest.approx(half)
+    assert table.loc["gsa", "verdict"] == "one seed: no verdict"
+
+
+def test_arms_without_spread_and_arms_without_a_control_have_no_verdict(ledger):
+    table = summarize(in_memory(none=[0.9, 0.9], gsa=[0.91, 0.91]), "none")
+    assert table.loc["gsa", "verdict"] == "no spread: no verdict"
+    assert table.loc["gsa", ["low", "sigma", "seeds_for_margin"]].notna().tolist() == [False, False, True]
     fill(ledger, gsa=[0.9, 0.91])
-    assert ledger.table("trial").loc["gsa", "verdict"] == "no shared seed: no verdict"
-    assert ledger.display("trial").loc["gsa", "− none"] == "–"
+    assert ledger.table("trial").loc["gsa", "verdict"] == "no control: no verdict"
+    assert display(ledger.table("trial")).loc["gsa", "− control"] == "–"
     assert ledger.table("trial", control="gsa").loc["gsa", "verdict"] == "control"
+
+
+def test_runs_that_did_not_read_the_test_images_are_not_in_the_table(ledger):
+    fill(ledger, none=[0.9])
+    ledger.add(replace(a_run(mechanism="gsa", test=False), test_accuracy=None, test_accuracy_tta=None, test_images=0))
+    assert list(ledger.table("trial").index) == ["none"]
+
+
+def test_seconds_of_different_places_are_never_averaged():
+    first, second = (a_run(seed=seed) for seed in (0, 1))
+    for change in ({"device": "NVIDIA T4"}, {"threads": 2}, {"processes": 2}):
+        row = summarize({"none": [first, replace(second, **change, seconds=60.0)]}, "none").loc["none"]
+        assert math.isnan(row["seconds"]) and math.isnan(row["seconds_low"])
+        assert len(row["device"].split("; ")) == 2 and str(next(iter(change.values()))) in row["device"]
+    row = summarize({"none": [first, replace(second, seconds=8.0)]}, "none").loc["none"]
+    assert (row["seconds"], row["device"]) == (7.0, "x86_64 CPU, 1 thread")
+
+
+def test_memory_is_the_most_that_any_run_took():
+    runs = [replace(a_run(seed=seed), peak_memory=peak) for seed, peak in enumerate((10**9, 3 * 10**9, None))]
+    table = summarize({"none": runs}, "none")
+    assert display(table).loc["none", "GPU memory"] == "3.00 GB"
 
 
 def test_display_by_hand(ledger):
     fill(ledger, none=[0.90, 0.92, 0.91], conv=[0.80, 0.82, 0.815])
-    shown = ledger.display("trial").loc["conv"]
+    shown = display(ledger.table("trial")).loc["conv"]
     assert dict(shown) == {
         "seeds": "3",
         "test accuracy, %": "81.17 ± 2.59",
         "TTA": "81.27",
         "σ": "1.04",
         "expected σ": "0.31",
-        "seeds for 0.5": "70",
-        "seeds for its difference": "3",
-        "− none": "-9.83 ± 0.72",
+        "seeds for margin": "190",
+        "− none": "-9.83 ± 2.31",
         "verdict": "worse",
+        "type M": "8.6",
         "epochs": "2",
         "parameters": "270,000",
         "MACs": "41.0 M",
-        "s/epoch": "3.0",
+        "PFLOP": "0.022",
+        "seconds": "6",
         "GPU memory": "–",
-        "device": "x86_64 CPU",
+        "device": "x86_64 CPU, 1 thread",
     }
-    text = ledger.text("trial")
-    assert "81.17 ± 2.59" in text and "Wilson" in text and "study trial" in text
+    assert set(re.findall(r"^(\S.*?)  ", LEGEND, re.MULTILINE)) - {"±", "− control"} <= set(shown.index)
 
 
 def test_an_unknown_study_names_those_there_are(ledger):

@@ -11,8 +11,8 @@ import torch
 
 from gsa.__main__ import main
 from gsa.data import Dataset
-from gsa.results import Ledger, studies
-from gsa.results.studies import STUDIES, Study, carrying, evidence, plan, progress
+from gsa.results import Ledger, power, studies
+from gsa.results.studies import STUDIES, Study, carrying, evidence, judged, plan, progress
 from gsa.training import Config, build, train
 
 ROOT = Path(__file__).parents[1]
@@ -97,17 +97,22 @@ def test_progress_counts_the_planned_runs_that_are_kept(tmp_path, record, monkey
     assert progress(ledger).to_dict() == {"tiny": {"none": "1/2", "se": "0/2"}}
 
 
-def test_the_plan_has_a_row_for_each_study_that_asks(monkeypatch):
+def test_the_plan_has_a_row_for_each_study_that_asks(tmp_path, record, monkeypatch):
     monkeypatch.setattr(studies, "STUDIES", {"tiny": STUDY, "kept": replace(STUDY, question="")})
-    assert plan().T.to_dict() == {
+    ledger = Ledger(tmp_path)
+    finish(ledger, record, STUDY.config("none", 1, 0.5))
+    assert plan(ledger, sigma=0.001).T.to_dict() == {
         "tiny": {
             "question": "Does it help?",
             "arms": "se",
             "control": "none",
             "seeds": "2",
             "rates tried": "2",
-            "verdicts": "exploration (Holm)",
+            "verdicts": "exploration",
+            "test": "Dunnett",
             "margin": "0.3 points",
+            "power": f"{power(0.003, 0.001, 2):.0%}",
+            "runs": "1/4",
         }
     }
 
@@ -118,10 +123,43 @@ def test_evidence_shows_what_is_recorded(tmp_path, record, monkeypatch):
     finish(ledger, record, STUDY.config("none", 1))
     finish(ledger, record, STUDY.choices("se")[1], test_accuracy=None)
     finish(ledger, record, replace(TINY, study="another", mechanism="conv"))
+    finish(ledger, record, replace(TINY, study="another", mechanism="none"))
     shown = evidence(ledger, "se", "conv")
-    assert list(shown.index) == [("another", "conv")]
-    assert list(shown["runs"]) == ["1"]
+    assert list(shown.index) == [("another", "none"), ("another", "conv")]
+    assert list(shown["runs"]) == ["1", "1"]
+    assert list(shown["verdict"]) == ["control", "one seed: no verdict"]
+    assert list(evidence(ledger, "none")["runs"]) == ["1", "1/2"]
     assert evidence(ledger, "eca") is None
+
+
+def test_a_study_is_judged_as_planned(tmp_path, record, monkeypatch):
+    planned = replace(STUDY, control="se", margin=0.2, pooled=False)
+    monkeypatch.setattr(studies, "STUDIES", {"tiny": planned})
+    ledger = Ledger(tmp_path)
+    for arm, values in {"se": (0.5, 0.51), "none": (0.6, 0.62)}.items():
+        for seed, accuracy in enumerate(values):
+            finish(ledger, record, planned.config(arm, seed), test_accuracy=accuracy)
+    table = judged(ledger, "tiny")
+    assert (table.loc["none", "test"], table.loc["se", "verdict"]) == ("Welch, Bonferroni", "control")
+    assert table.equals(ledger.table("tiny", "se", margin=0.2, pooled=False))
+
+
+def test_sentences_say_what_is_known_of_each_planned_arm(tmp_path, record):
+    study = replace(STUDY, arms=carrying("none", "se", "conv", "gsa"))
+    ledger = Ledger(tmp_path)
+    assert study.sentences(ledger) == [f"{arm} − none: not run" for arm in ("se", "conv", "gsa")]
+    finish(ledger, record, study.config("conv", 0), test_accuracy=0.5)
+    assert study.sentences(ledger)[1] == "conv − none: no control: no verdict"
+    values = {("none", 0): 0.5, ("none", 1): 0.51, ("se", 0): 0.6, ("se", 1): 0.62}
+    for (arm, seed), accuracy in values.items():
+        finish(ledger, record, study.config(arm, seed), test_accuracy=accuracy)
+    row = study.table(ledger).loc["se"]
+    low, high = 100 * row["difference_low"], 100 * row["difference_high"]
+    interval = f"95 % corrected interval {low:+.2f} to {high:+.2f}; 2 of 2 seeds"
+    assert study.sentences(ledger)[0] == f"se − none: +10.50 points ({interval}): {row['verdict']}"
+    assert re.search(
+        r"^conv − none: -0\.50 points \(95 % expected interval .* 1 of 2 seeds\): one seed", study.sentences(ledger)[1]
+    )
 
 
 @pytest.mark.parametrize("name", STUDIES)

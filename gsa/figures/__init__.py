@@ -1,12 +1,10 @@
 """How the book draws: one style, one meaning for each colour, and the pictures that chapters share."""
 
 from gsa.figures.draw import (
-    draw_accuracy_cost,
     draw_attention,
     draw_butterfly,
     draw_costs,
     draw_curves,
-    draw_forest,
     draw_growth,
     draw_images,
     draw_losses,
@@ -16,6 +14,7 @@ from gsa.figures.draw import (
     mark,
 )
 from gsa.figures.family import FRAMED, draw_family, members
+from gsa.figures.studies import draw_accuracy_cost, draw_evidence, draw_forest
 from gsa.figures.style import COLOURS, INK, KEY, QUERY, RC, SEEN, UNSEEN, VALUE, Pixel, tint, use_style
 
 __all__ = [
@@ -34,6 +33,7 @@ __all__ = [
     "draw_butterfly",
     "draw_costs",
     "draw_curves",
+    "draw_evidence",
     "draw_family",
     "draw_forest",
     "draw_growth",

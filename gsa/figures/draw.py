@@ -1,4 +1,4 @@
-"""The pictures that chapters share: maps and what a pixel sees in them, costs, curves and tables of runs."""
+"""The pictures that chapters share: maps and what a pixel sees in them, costs and curves."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise, zip_longest
@@ -156,52 +156,4 @@ def draw_losses(axes: Axes, losses: Mapping[str, Sequence[float]]) -> Axes:
     axes.set(xlabel="step", ylabel="loss (nats)")
     axes.grid(axis="y")
     axes.legend()
-    return axes
-
-
-def draw_forest(accuracies: Axes, differences: Axes, table: pd.DataFrame) -> None:
-    """A ledger's table: the accuracy of each arm, and how far it is from the control's, with what may be said of it.
-
-    A full dot is a mean over seeds with its t-interval. A hollow one is a single run; its dotted line is the Wilson
-    interval over test images, which says nothing about other seeds, and its difference has no interval.
-    """
-    rows = np.arange(len(table))
-    for row, (_, arm) in zip(rows, table.iterrows()):
-        colour, several = COLOURS["blue" if arm.verdict == "control" else "vermilion"], arm.seeds > 1
-        low, high = (arm.low, arm.high) if several else (arm.images_low, arm.images_high)
-        dot = {"marker": "o", "color": colour, "markerfacecolor": colour if several else "white"}
-        accuracies.plot([100 * low, 100 * high], [row, row], color=colour, linestyle="-" if several else ":")
-        accuracies.plot([100 * arm.accuracy], [row], **dot)
-        differences.plot([100 * arm.difference_low, 100 * arm.difference_high], [row, row], color=colour, linestyle="-")
-        differences.plot([100 * arm.difference], [row], **dot)
-    accuracies.set(xlabel="test accuracy (%)", yticks=rows, yticklabels=table.index)
-    differences.set(xlabel="difference to the control (points)", yticks=rows, yticklabels=table.verdict)
-    differences.yaxis.tick_right()
-    differences.axvline(0, color=COLOURS["grey"], linewidth=0.8, linestyle="-")
-    for axes in (accuracies, differences):
-        axes.set_ylim(len(table) - 0.5, -0.5)
-        axes.margins(x=0.1)
-        axes.tick_params(axis="y", length=0)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-
-
-def draw_accuracy_cost(axes: Axes, table: pd.DataFrame) -> Axes:
-    """A ledger's table: the accuracy of each arm over what its network costs; a dashed line at that of the control.
-
-    A full dot is a mean over seeds with its t-interval, a hollow one a single run. The axis spans at least two points,
-    so that little differences look little.
-    """
-    for name, arm in table.iterrows():
-        x, y = arm.macs / 1e6, 100 * arm.accuracy
-        colour = COLOURS["blue" if arm.verdict == "control" else "vermilion"]
-        axes.plot([x, x], [100 * arm.low, 100 * arm.high], color=colour, linestyle="-")
-        axes.plot([x], [y], marker="o", color=colour, markerfacecolor=colour if arm.seeds > 1 else "white")
-        axes.annotate(name, (x, y), (6, 4), textcoords="offset points")
-        if arm.verdict == "control":
-            axes.axhline(y, color=colour, linewidth=0.8, linestyle="--", zorder=0)
-    axes.set(xlabel="cost of one image (MMAC)", ylabel="test accuracy (%)")
-    axes.margins(x=0.2)
-    low, high = axes.get_ylim()
-    room = max(0.1, 1 - (high - low) / 2)
-    axes.set_ylim(low - room, high + room)
     return axes

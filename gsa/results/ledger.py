@@ -1,33 +1,20 @@
-"""The ledger: one JSON file per finished run, and what the runs of a study say together."""
+"""The ledger: one JSON file per finished run, kept whole, checked and never overwritten."""
 
 import json
-import math
 import os
 import re
 from dataclasses import asdict, fields, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from gsa.files import whole
-from gsa.results.statistics import expected_sigma, points, seeds_to_see, t_interval, wilson
+from gsa.results.statistics import MARGIN
+from gsa.results.tables import summarize
 from gsa.training import Config, Record
 from gsa.training.weights import Trained, unpack
-
-LEGEND = """\
-±        95 % t-interval over seeds: covers the mean accuracy, on these test images, that more seeds would tend to.
-TTA      mean test accuracy, %, with test-time augmentation: an image and its mirror image vote together.
-images   one run shows no spread over seeds. Given instead is the 95 % Wilson interval over its test images: it covers
-         what this one trained network would score on all such images. It cannot tell two arms apart.
-σ        standard deviation between seeds; "expected" is that of the formula √(error/2N) for N test images.
-seeds    how many runs an arm needs to show half a point, or a true difference as large as the one in the table, with
-         80 % power; at the measured σ, or with one run at the expected one.
-verdict  what the 95 % t-interval of the paired difference over shared seeds allows to say. Each interval is 95 % by
-         itself: of twenty arms that equal the control, expect one to be called better or worse."""
 
 _RECORD = TypeAdapter(Record)
 
@@ -118,34 +105,15 @@ class Ledger:
             raise ValueError(f"{path} is not the file with SHA-256 {record.weights_sha256} that the record names")
         return unpack(path)
 
-    def table(self, study: str, control: str = "none") -> pd.DataFrame:
-        """One row an arm, control first: accuracies are fractions, an interval that the data do not give is NaN.
-
-        low, high: 95 % t-interval of the mean over seeds; images_low, images_high: Wilson interval of a single run;
-        difference: mean over shared seeds of arm − control, with its paired t-interval, which decides the verdict.
-        """
-        arms: dict[str, dict[int, Record]] = {}
+    def table(self, study: str, control: str = "none", *, margin: float = MARGIN, pooled: bool = True) -> pd.DataFrame:
+        """What the runs of a study say, a row an arm: :func:`gsa.results.tables.summarize`. ValueError without runs."""
+        arms: dict[str, list[Record]] = {}
         for record in self.records(study):
             if record.test_accuracy is not None:
-                arms.setdefault(record.config.arm, {})[record.config.seed] = record
+                arms.setdefault(record.config.arm, []).append(record)
         if not arms:
             raise ValueError(f"no runs of study {study!r} in {self.path}; it has {self.studies() or 'no runs at all'}")
-        against = arms.get(control, {})
-        rows = [_summary([*runs.values()]) | _against(runs, against) for runs in arms.values()]
-        for row in rows:
-            sigma = row["expected_sigma"] if row["seeds"] == 1 else row["sigma"]
-            row["seeds_for_difference"] = seeds_to_see(abs(row["difference"]), sigma)
-        table = pd.DataFrame(rows, index=pd.Index(arms, name="arm")).sort_values("accuracy", ascending=False)
-        return table.sort_index(key=lambda arms: arms != control, kind="stable")
-
-    def display(self, study: str, control: str = "none") -> pd.DataFrame:
-        """The table as text for readers: percent, with the kind of every interval named (see LEGEND)."""
-        rows = self.table(study, control).reset_index().to_dict("records")
-        return pd.DataFrame([_cells(row, control) for row in rows]).set_index("arm")
-
-    def text(self, study: str, control: str = "none") -> str:
-        """The displayed table with its legend, for a terminal."""
-        return f"study {study}\n\n{self.display(study, control).reset_index().to_string(index=False)}\n\n{LEGEND}"
+        return summarize(arms, control, margin=margin, pooled=pooled)
 
     def _weights(self) -> str:
         kept = [record.config for record in self.records() if record.weights_sha256]
@@ -200,76 +168,3 @@ def _parse(text: bytes, path: Path) -> Record:
 
 def _unwritable(path: Path, reason: str | None) -> OSError:
     return OSError(f"cannot keep a run in {path}: {reason}")
-
-
-def _summary(runs: list[Record]) -> dict[str, Any]:
-    """What one arm's runs say by themselves."""
-    accuracies = [run.test_accuracy for run in runs]
-    mean, low, high = t_interval(accuracies)
-    sigma = math.nan if math.isnan(low) else float(np.std(accuracies, ddof=1))
-    expected = expected_sigma(mean, runs[0].test_images)
-    images_low, images_high = wilson(mean, runs[0].test_images) if len(runs) == 1 else (math.nan, math.nan)
-    return {
-        "seeds": len(runs),
-        "accuracy": mean,
-        "low": low,
-        "high": high,
-        "images_low": images_low,
-        "images_high": images_high,
-        "accuracy_tta": float(np.mean([run.test_accuracy_tta for run in runs])),
-        "sigma": sigma,
-        "expected_sigma": expected,
-        "seeds_for_half_point": seeds_to_see(0.005, expected if len(runs) == 1 else sigma),
-        "epochs": runs[0].config.epochs,
-        "parameters": runs[0].parameters,
-        "macs": runs[0].macs,
-        "epoch_seconds": float(np.mean([run.seconds / run.config.epochs for run in runs])),
-        "peak_memory": max((run.peak_memory for run in runs if run.peak_memory is not None), default=math.nan),
-        "device": ", ".join(sorted({run.device for run in runs})),
-    }
-
-
-def _against(runs: dict[int, Record], control: dict[int, Record]) -> dict[str, Any]:
-    """What one arm's runs say beside the control's, seed by seed."""
-    shared = [] if runs is control else sorted(runs.keys() & control.keys())
-    pairs = [(runs[seed].test_accuracy, control[seed].test_accuracy) for seed in shared]
-    mean, low, high = t_interval([one - other for one, other in pairs if one is not None and other is not None])
-    numbers = {"shared": len(shared), "difference": mean, "difference_low": low, "difference_high": high}
-    if runs is control:
-        verdict = "control"
-    elif len(shared) < 2:
-        verdict = "one seed: no verdict" if shared else "no shared seed: no verdict"
-    elif math.isnan(low):
-        verdict = "no spread: no verdict"
-    else:
-        verdict = "better" if low > 0 else "worse" if high < 0 else "not distinguishable"
-    return numbers | {"verdict": verdict}
-
-
-def _cells(row: dict[str, Any], control: str) -> dict[str, str]:
-    """One row of the table as a reader sees it, in percent and points."""
-    accuracy = points(row["accuracy"], row["low"], row["high"])
-    if row["seeds"] == 1:
-        accuracy += f" (images: {points(row['images_low'])} to {points(row['images_high'])})"
-    return {
-        "arm": row["arm"],
-        "seeds": str(row["seeds"]),
-        "test accuracy, %": accuracy,
-        "TTA": points(row["accuracy_tta"]),
-        "σ": points(row["sigma"]),
-        "expected σ": points(row["expected_sigma"]),
-        "seeds for 0.5": _whole(row["seeds_for_half_point"]),
-        "seeds for its difference": _whole(row["seeds_for_difference"]),
-        f"− {control}": points(row["difference"], row["difference_low"], row["difference_high"], sign="+"),
-        "verdict": row["verdict"],
-        "epochs": str(row["epochs"]),
-        "parameters": f"{row['parameters']:,}",
-        "MACs": f"{row['macs'] / 1e6:,.1f} M",
-        "s/epoch": f"{row['epoch_seconds']:,.1f}",
-        "GPU memory": "–" if math.isnan(row["peak_memory"]) else f"{row['peak_memory'] / 1e9:.2f} GB",
-        "device": row["device"],
-    }
-
-
-def _whole(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:,.0f}"

@@ -1,11 +1,14 @@
 """The studies behind the book: which arms are trained, with which seeds, recipe and learning rate."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from gsa.results.ledger import Ledger
+from gsa.results.statistics import MARGIN, power
+from gsa.results.tables import display
 from gsa.training import Config
 
 
@@ -26,10 +29,12 @@ class Study:
     """What the study is to answer, in one sentence; none where runs are kept for their weights or their recipe."""
     control: str = "none"
     """The arm that all others are compared with."""
-    margin: float = 0.003
+    margin: float = MARGIN
     """Accuracies that differ by less count as equal."""
+    pooled: bool = True
+    """Whether runs may be taken to spread alike in all arms; else they are compared by Welch's test."""
     primary: bool = False
-    """Whether its verdicts are the answer, corrected together by Dunnett, or exploration, corrected by Holm."""
+    """Whether its verdicts are the answer, or exploration."""
 
     @property
     def name(self) -> str:
@@ -71,6 +76,34 @@ class Study:
         """
         multipliers = {arm: self.multiplier(arm, ledger) for arm in arms or self.arms}
         return [self.config(arm, seed, best) for seed in seeds or self.seeds for arm, best in multipliers.items()]
+
+    def done(self, ledger: Ledger) -> dict[str, int]:
+        """How many planned runs of each arm are kept: their whole recipe is the planned one, at some multiplier."""
+        kept = {record.config for record in ledger.records(self.name)}
+        return {
+            arm: sum(any(self.config(arm, seed, m) in kept for m in self.multipliers or (1.0,)) for seed in self.seeds)
+            for arm in self.arms
+        }
+
+    def table(self, ledger: Ledger) -> pd.DataFrame:
+        """What its runs say, judged as planned. ValueError while there are none."""
+        return ledger.table(self.name, self.control, margin=self.margin, pooled=self.pooled)
+
+    def sentences(self, ledger: Ledger) -> list[str]:
+        """What may be concluded of each planned arm by now, one sentence an arm."""
+        recorded = self.name in ledger.studies()
+        rows = self.table(ledger).to_dict("index") if recorded else {}
+        return [self._sentence(arm, rows.get(arm)) for arm in self.arms if arm != self.control]
+
+    def _sentence(self, arm: str, row: dict | None) -> str:
+        if row is None:
+            return f"{arm} − {self.control}: not run"
+        if math.isnan(row["difference"]):
+            return f"{arm} − {self.control}: {row['verdict']}"
+        low, high = (f"{100 * row[end]:+.2f}" for end in ("difference_low", "difference_high"))
+        interval = f"95 % {'corrected' if row['test'] else 'expected'} interval {low} to {high}"
+        seeds = f"{row['seeds']} of {len(self.seeds)} seeds"
+        return f"{arm} − {self.control}: {100 * row['difference']:+.2f} points ({interval}; {seeds}): {row['verdict']}"
 
 
 def carrying(*mechanisms: str) -> dict[str, dict[str, object]]:
@@ -207,59 +240,66 @@ STUDIES: dict[str, Study] = {
 """By name. Every number in results/ has its recipe here."""
 
 
-def plan() -> pd.DataFrame:
-    """What was written down before the runs, as text: one row for each study that asks a question."""
-    rows = {
-        name: {
-            "question": study.question,
-            "arms": ", ".join(arm for arm in study.arms if arm != study.control),
-            "control": study.control,
-            "seeds": str(len(study.seeds)),
-            "rates tried": str(len(study.multipliers) or 1),
-            "verdicts": "the answer (Dunnett)" if study.primary else "exploration (Holm)",
-            "margin": f"{100 * study.margin:g} points",
-        }
-        for name, study in STUDIES.items()
-        if study.question
-    }
+def plan(ledger: Ledger, sigma: float) -> pd.DataFrame:
+    """What was written down before the runs, as text: one row for each study that asks a question.
+
+    "power" is that of Dunnett's test to find a difference as large as the margin, should runs spread by ``sigma``.
+    """
+    rows = {}
+    for name, study in STUDIES.items():
+        if study.question:
+            rivals = [arm for arm in study.arms if arm != study.control]
+            rows[name] = {
+                "question": study.question,
+                "arms": ", ".join(rivals),
+                "control": study.control,
+                "seeds": str(len(study.seeds)),
+                "rates tried": str(len(study.multipliers) or 1),
+                "verdicts": "the answer" if study.primary else "exploration",
+                "test": "Dunnett" if study.pooled else "Welch, Bonferroni",
+                "margin": f"{100 * study.margin:g} points",
+                "power": f"{power(study.margin, sigma, len(study.seeds), len(rivals)):.0%}",
+                "runs": f"{sum(study.done(ledger).values())}/{len(study.arms) * len(study.seeds)}",
+            }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("study")
 
 
 def progress(ledger: Ledger) -> pd.DataFrame:
-    """How many of the planned runs the ledger has: one row an arm, one column a study, as "done/planned".
-
-    A run counts where its whole recipe is the planned one, whichever multiplier was chosen.
-    """
-    done = {record.config for record in ledger.records()}
-
-    def count(study: Study, arm: str) -> str:
-        planned = ({study.config(arm, seed, m) for m in study.multipliers or (1.0,)} for seed in study.seeds)
-        return f"{sum(not done.isdisjoint(runs) for runs in planned)}/{len(study.seeds)}"
-
-    counts = {name: {arm: count(study, arm) for arm in study.arms} for name, study in STUDIES.items()}
+    """How many of the planned runs the ledger has: one row an arm, one column a study, as "done/planned"."""
+    counts = {
+        name: {arm: f"{done}/{len(study.seeds)}" for arm, done in study.done(ledger).items()}
+        for name, study in STUDIES.items()
+    }
     return pd.DataFrame(counts).fillna("").rename_axis("arm")
 
 
+def judged(ledger: Ledger, name: str) -> pd.DataFrame:
+    """What the runs of a study say: of a planned one as planned, of another beside its arm ``none``."""
+    return STUDIES[name].table(ledger) if name in STUDIES else ledger.table(name)
+
+
+def recorded(ledger: Ledger, *arms: str) -> dict[tuple[str, str], pd.DataFrame]:
+    """Where these arms have read the test images: the judged tables by study and arm, controls aside."""
+    read = [
+        name for name in ledger.studies() if any(record.test_accuracy is not None for record in ledger.records(name))
+    ]
+    tables = {name: judged(ledger, name) for name in read}
+    return {(name, arm): table for name, table in tables.items() for arm in table.index if arm in arms}
+
+
 def evidence(ledger: Ledger, *arms: str) -> pd.DataFrame | None:
-    """What is recorded of these arms, as text: one row a study and arm, ``none`` first.
+    """What is recorded of these arms and their control, as text: one row a study and arm.
 
     "runs" counts recorded runs, of a planned study as "done/planned". The runs that chose rates are left out. None
     where nothing is recorded: a page then shows nothing.
     """
     rows: dict[tuple[str, str], dict] = {}
     counts = progress(ledger).to_dict()
-    for name in ledger.studies():
-        if not any(record.test_accuracy is not None for record in ledger.records(name)):
-            continue
-        recorded = ledger.display(name).T
-        if found := [arm for arm in arms if arm in recorded]:
-            shown = ["test accuracy, %", "− none", "verdict"]
-            rows |= {
-                (name, arm): {"runs": counts.get(name, {}).get(arm) or recorded[arm]["seeds"]}
-                | {column: recorded[arm][column] for column in shown}
-                for arm in ("none", *found)
-                if arm in recorded
-            }
+    for (name, arm), table in recorded(ledger, *arms).items():
+        shown = display(table).rename(columns=lambda column: "difference" if column[:2] == "− " else column)
+        for either in [*table.index[table["verdict"] == "control"], arm]:
+            row = shown.loc[either, ["test accuracy, %", "difference", "verdict"]].to_dict()
+            rows[name, either] = {"runs": counts.get(name, {}).get(either) or shown.loc[either, "seeds"]} | row
     if not rows:
         return None
     return pd.DataFrame([*rows.values()], pd.MultiIndex.from_tuples([*rows], names=["study", "arm"]))
