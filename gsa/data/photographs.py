@@ -6,7 +6,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
-from skimage import data
 from torch import Tensor
 
 PHOTOGRAPHS = {
@@ -35,6 +34,8 @@ def photograph(name: str, size: int = 32) -> Photograph:
 
     Errors: ValueError for a name that is none of PHOTOGRAPHS, or a size that the photograph does not have.
     """
+    from skimage import data  # needed for nothing else
+
     if name not in PHOTOGRAPHS:
         raise ValueError(f"no photograph is called {name!r}; there are {', '.join(PHOTOGRAPHS)}")
     pixels = getattr(data, name)()
