@@ -73,9 +73,9 @@ pins: $(UV) ## Update requirements.txt to the newest versions that pyproject.tom
 bench: $(READY) ## Measure speed and memory
 	$(BIN)/python -m tools.bench
 
-gpu: ## Do what a GPU is needed for, with the Python that is there: PART=one or two, UNTIL=seconds, STUDY=name, DEVICE=cpu
+gpu: ## Do what a GPU is needed for, with the Python that is there: PART=one or two, UNTIL=seconds, STUDIES=names, DEVICE=cpu
 	$(or $(wildcard $(BIN)/python),python3) -m tools.gpu run $(PART) $(if $(UNTIL),--until $(UNTIL)) \
-		$(if $(STUDY),--study $(STUDY)) $(if $(DEVICE),--device $(DEVICE))
+		$(if $(STUDIES),--studies $(STUDIES)) $(if $(DEVICE),--device $(DEVICE))
 
 gpu-pack: $(READY) ## Put together what a machine with a GPU and no network lacks, and print what to run there
 	$(BIN)/python -m tools.gpu pack

@@ -31,7 +31,7 @@ STEPS = {step.name: step.cases for part in program.PARTS.values() for step in pa
 
 @pytest.fixture
 def job(tmp_path) -> Job:
-    return Job("cpu", tmp_path / "archive.jsonl", "resnet20-cpu")
+    return Job("cpu", tmp_path / "archive.jsonl", ("resnet20-cpu",))
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_every_step_measures(name, job, book, unchecked):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="only a GPU can be waited for")
 def test_no_epoch_waits_for_the_gpu(tmp_path, unchecked):
-    job = Job("cuda", tmp_path / "archive.jsonl", "resnet20-cpu")
+    job = Job("cuda", tmp_path / "archive.jsonl", ("resnet20-cpu",))
     take(job, synchronisation)
     assert [row for row in kept(job, "synchronisation") if "error" in row] == []
 
@@ -136,7 +136,7 @@ def test_a_chapter_that_fails_is_named_with_its_cell(book):
 
 
 def test_an_unknown_study_is_refused_with_those_there_are(job):
-    take(replace(job, study="none such"), study)
+    take(replace(job, studies=("none such",)), study)
     (row,) = kept(job, "study")
     assert "unknown study 'none such'; there are " in row["error"]
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -23,7 +22,7 @@ from gsa.training.record import commit, device_name, versions
 from tools.gpu import travel
 from tools.gpu.chapters import demo_chapters, drawn_chapters
 from tools.gpu.collect import collect, rows
-from tools.gpu.job import Cases, Job, Row, take
+from tools.gpu.job import Cases, Job, Row, wait_and_take
 from tools.gpu.layers import agreement, paths, speed
 from tools.gpu.training import epochs, speedrun, study, synchronisation
 
@@ -50,8 +49,8 @@ PARTS = {
     ),
     "two": (  # with CIFAR-10
         Step(speedrun, 120),
-        Step(demo_chapters, 120),
         Step(study, math.inf),
+        Step(demo_chapters, 120),
     ),
 }
 
@@ -64,7 +63,7 @@ def run(
     *,
     device: Literal["cuda", "cpu"] = "cuda",
     until: float = 540,
-    study: str = "primary",
+    studies: tuple[str, ...] = ("primary", "exploration"),
     out: Path = travel.PLACE,
 ) -> None:
     """Take every step of these parts, each in a process of its own, and write one archive.
@@ -73,13 +72,13 @@ def run(
         parts: "one" needs no images, "two" needs CIFAR-10.
         device: On cpu everything is tiny: that only tries the program.
         until: Seconds after which whatever still runs is stopped.
-        study: The study that part two trains.
+        studies: The studies that part two trains, in this order.
         out: Where the archive is written.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("no GPU is found here; device cpu tries the program with tiny sizes")
     os.environ |= {"TQDM_DISABLE": "1"} | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
-    job = Job(device, new_file(out, parts), study)
+    job = Job(device, new_file(out, parts), studies)
     job.keep("machine", machine(device))
     in_turn(job, [step for part in parts for step in PARTS[part]], time.monotonic() + until)
     failed = [row for row in rows(job.archive) if "error" in row]
@@ -107,7 +106,7 @@ def in_turn(job: Job, steps: Sequence[Step], ends: float) -> None:
     spawn = multiprocessing.get_context("spawn")
     turns = [spawn.Pipe(duplex=False) for _ in steps]
     processes = [
-        spawn.Process(target=wait_and_take, args=(job, step, its_turn))
+        spawn.Process(target=wait_and_take, args=(job, step.cases, its_turn))
         for step, (its_turn, _) in zip(steps, turns, strict=True)
     ]
     try:
@@ -127,12 +126,6 @@ def in_turn(job: Job, steps: Sequence[Step], ends: float) -> None:
     finally:
         for process in processes:
             end(process)
-
-
-def wait_and_take(job: Job, step: Step, its_turn: Connection) -> None:
-    os.setpgid(0, 0)
-    its_turn.recv()
-    take(job, step.cases)
 
 
 def end(process: SpawnProcess) -> None:

@@ -1,11 +1,13 @@
 """What every step is given: the device, how large everything is on it, and the archive that keeps each row."""
 
 import json
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 
@@ -53,7 +55,7 @@ SIZES = {
         widths=(16, 32, 64),
         images=50_000,
         compiled=(False, True),
-        jobs=(1, 2, 4, 8),
+        jobs=(1, 4, 8, 12),
     ),
     "cpu": Sizes(
         compared=((2, 16, 4),),
@@ -77,7 +79,7 @@ class Job:
 
     device: str
     archive: Path
-    study: str
+    studies: tuple[str, ...]
 
     @property
     def sizes(self) -> Sizes:
@@ -92,6 +94,13 @@ class Job:
             file.write(json.dumps({"step": step, **row}) + "\n")
         if "error" in row:
             print(f"{step}: {row}", flush=True)
+
+
+def wait_and_take(job: Job, step: Callable[[Job], Cases], its_turn: Connection) -> None:
+    """What the process of a step does."""
+    os.setpgid(0, 0)
+    its_turn.recv()
+    take(job, step)
 
 
 def take(job: Job, step: Callable[[Job], Cases]) -> None:

@@ -121,9 +121,9 @@ def kept(name: str) -> Dataset:
 
 
 def study(job: Job) -> Cases:
-    """What the ledger lacks of a study, as many runs side by side as finish most in a second, until it is stopped."""
-    plan, most = planned(job, job.study), max(job.sizes.jobs)
-    short = replace(plan.config(next(iter(plan.arms)), seed=0), epochs=1, test=False)
+    """What the ledger lacks of the studies, as many runs side by side as finish most in a second, until stopped."""
+    plans, most = [planned(job, name) for name in job.studies], max(job.sizes.jobs)
+    short = replace(plans[0].config(next(iter(plans[0].arms)), seed=0), epochs=1, test=False)
     spawn = multiprocessing.get_context("spawn")
     together = spawn.Barrier(most + 1)
     rates: dict[int, float] = {}
@@ -133,8 +133,9 @@ def study(job: Job) -> Cases:
             yield {"jobs": jobs}, partial(side_by_side, pool, short, jobs, rates)
         best = max(rates, key=rates.get)
         ledger = Ledger(shutil.copytree(PUBLISHED, Path(folder) / "results"))
-        yield from missing(pool, best, ledger, [run for arm in plan.arms for run in plan.choices(arm).values()])
-        yield from missing(pool, best, ledger, plan.runs(ledger))
+        for plan in plans:
+            yield from missing(pool, best, ledger, [run for arm in plan.arms for run in plan.choices(arm).values()])
+            yield from missing(pool, best, ledger, plan.runs(ledger))
 
 
 def begin(config: Config, together: Barrier, workers: int) -> None:

@@ -61,7 +61,7 @@ def command(place: Path, half: str, part: str, until: int) -> str:
 
     What is unpacked stays in a folder outside of the repository, so that the second half finds the first.
     """
-    there = "/tmp/gsa"
+    there = "$HOME/gsa-gpu"
     install = f"python3 -m pip install -q --no-index --no-deps --upgrade --target {there}/site {place}/wheels/*.whl"
     images = f"mkdir -p {there}/images && cp {place}/{half}/* {there}/images"
     verify = f"python3 -m tools.gpu unpack {there}/images" if half == HALVES[-1] else ""
