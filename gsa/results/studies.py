@@ -203,6 +203,7 @@ STUDIES: dict[str, Study] = {
         PRIMARY,
         EXPLORATION,
         RACE,
+        replace(RACE, recipe=replace(RACE.recipe, study="race-gpu")),
         SMALL,
         Study(
             replace(RESIDUAL, model="source", stages=(0, 1, 2, 3, 4), epochs=10, study="sources"),
