@@ -179,6 +179,47 @@ def test_both_paths_agree_in_half_precision(tokens):
             torch.testing.assert_close(found.float(), wanted, atol=0.03, rtol=0.03)
 
 
+def packed(qkv: Tensor) -> Tensor:
+    """What short groups take on a CPU, in any precision."""
+    return attention._PackedAttention.apply(qkv, 2)[0]
+
+
+def one_by_one(qkv: Tensor) -> Tensor:
+    q, k, v = qkv.unflatten(-1, (3, 2, -1)).permute(2, 0, 3, 1, 4)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("groups", [0, 1, 5])
+@pytest.mark.parametrize("piece", [1, 12, 4096])
+def test_packed_attention_is_that_of_pytorch_group_by_group(monkeypatch, groups, piece):
+    monkeypatch.setattr(attention._PackedAttention, "TOKENS", piece)
+    qkv = torch.randn(groups, 6, 18).double().requires_grad_()
+    assert_same_with_gradients(packed(qkv), one_by_one(qkv), [qkv])
+
+
+def test_packed_attention_has_every_derivative(monkeypatch):
+    monkeypatch.setattr(attention._PackedAttention, "TOKENS", 4)
+    qkv = torch.randn(3, 2, 12).double().requires_grad_()
+    assert torch.autograd.gradcheck(packed, qkv) and torch.autograd.gradgradcheck(packed, qkv)
+    assert_same(torch.func.jacrev(packed)(qkv), torch.autograd.functional.jacobian(one_by_one, qkv))
+    assert_same(torch.func.vmap(packed)(qkv[:, None]).squeeze(1), packed(qkv))
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_layer_takes_the_packed_path_for_short_groups_alone(monkeypatch, precision):
+    calls, apply = [], attention._PackedAttention.apply
+    monkeypatch.setattr(attention._PackedAttention, "apply", lambda *inputs: calls.append(1) or apply(*inputs))
+    for side, short in ((4, True), (16, False)):
+        layer, x = SelfAttention(8, 2, partition=window(side)).to(precision), torch.randn(2, 8, 16, 16).to(precision)
+        y = layer(x)
+        assert bool(calls) == short
+        with record_weights() as weights:
+            recorded = layer(x)
+        torch.testing.assert_close(y, recorded, atol=0.01, rtol=0.01)
+        assert len(weights) == 1 and len(calls) == short
+        calls.clear()
+
+
 def test_attend_compiles_whole(unchecked):
     qkv = random_qkv(2, 3, 4, 6)
     compiled = torch.compile(attend, fullgraph=True, backend="eager")
