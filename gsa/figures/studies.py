@@ -32,7 +32,7 @@ def draw_forest(axes: Axes, table: pd.DataFrame, *, margin: float = 0.003) -> Ax
         axes.plot(bar, [row, row], color=COLOURS["vermilion"], linestyle="-" if arm.test else ":")
     control = next(iter(table.index[table["verdict"] == "control"]), "control")
     axes.set(xlabel=f"test accuracy − that of {control} (points)", ylim=(len(arms) - 0.4, -0.6))
-    axes.set_yticks(rows, [f"{arm} ({seeds})" for arm, seeds in arms["seeds"].items()])
+    axes.set_yticks(rows, [f"{arm} ({seeds})" for arm, seeds in zip(arms.index, arms["seeds"], strict=True)])
     words = axes.secondary_yaxis("right")
     words.set_yticks(rows, arms["verdict"])
     for sides in (axes, words):
