@@ -211,7 +211,10 @@ def test_the_reference_is_the_same_wherever_it_is_built(tmp_path):
         command = [Path(sys.executable).with_name("jupyter-book"), "build", there]
         builds.append(subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(there)}, stdout=subprocess.DEVNULL))
     assert [build.wait() for build in builds] == [0, 0]
-    near, far = ({page.name: page.read_text() for page in there.rglob("*.html")} for there in tmp_path.iterdir())
-    assert set(near) >= {f"{page}.html" for page in REFERENCE}
-    assert [page for page in near if near[page] != far[page]] == []
-    assert [page for page in near if str(tmp_path) in near[page]] == []
+    near, far = (
+        {file.relative_to(site): file.read_bytes() for file in site.rglob("*") if file.is_file()}
+        for site in sorted(tmp_path.rglob("_build/html"))
+    )
+    assert set(near) >= {Path("book", "api", f"{page}.html") for page in REFERENCE}
+    assert [file for file in near.keys() | far.keys() if near.get(file) != far.get(file)] == []
+    assert [file for file in near if str(tmp_path).encode() in near[file]] == []

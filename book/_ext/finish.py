@@ -38,10 +38,16 @@ def separate_parts(app: Sphinx, what: str, name: str, documented: object, option
     lines[:] = re.sub(r"^(Shapes?|Cost|Errors|Paper|Differs)\b", r"**\1**", text, flags=re.MULTILINE).split("\n")
 
 
+def forget_builder(app: Sphinx, error: Exception | None) -> None:
+    """Removes Sphinx's note of its settings, some of which are paths of this machine."""
+    (Path(app.outdir) / ".buildinfo").unlink(missing_ok=True)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("source-read", read_executed)
     app.connect("config-inited", serve_fonts)
     app.connect("html-page-context", mend_body)
     app.connect("autodoc-process-docstring", separate_parts)
+    app.connect("build-finished", forget_builder)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
