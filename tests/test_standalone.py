@@ -260,9 +260,9 @@ def test_what_cannot_be_built_is_refused_with_what_would_fit():
         ValueError, match=r"4 heads of 12 channels are 3 wide: odd; heads of even width: \[1, 2, 3, 6\]"
     ):
         StandAloneSelfAttention(12, 4)
-    with pytest.raises(ValueError, match="kernel_size 4 has no centre"):
+    with pytest.raises(ValueError, match="a window of side 4 has no middle"):
         StandAloneSelfAttention(8, kernel_size=4)
-    with pytest.raises(ValueError, match="kernel_size -1 has no centre"):
+    with pytest.raises(ValueError, match="a window of side -1 has no middle"):
         StandAloneSelfAttention(8, kernel_size=-1)
     with pytest.raises(ValueError, match="stride must be at least 1, got 0"):
         StandAloneSelfAttention(8, stride=0)

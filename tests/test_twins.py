@@ -125,7 +125,7 @@ def test_a_mask_is_built_only_where_a_window_is_partial(size, masked, monkeypatc
         return fused(*args, attn_mask=attn_mask, **options)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
-    LocallyGroupedAttention(8, window=4)(torch.randn(2, 8, *size))
+    LocallyGroupedAttention(8, window=4).double()(torch.randn(2, 8, *size).double())
     assert [mask is not None for mask in masks] == [masked]
 
 

@@ -174,7 +174,7 @@ class _PackedAttention(torch.autograd.Function):
         if torch.is_grad_enabled():  # as a second derivative asks for; it also goes through the weights
             q, k, _ = apart(qkv, 3, ctx.heads)
             return packed_gradient(qkv, softmax_of_products(q, k), dy, ctx.heads), None
-        gradient = torch.empty_like(qkv)
+        gradient = dy.new_empty(qkv.shape)
         for some, weights, dy_some, out in zip(pieces(qkv), kept, pieces(dy), pieces(gradient), strict=True):
             out.copy_(packed_gradient(some, weights, dy_some, ctx.heads))
         return gradient, None
