@@ -111,7 +111,8 @@ def explicit(
 
     The softmax takes single precision at least, as the fused kernel does, and so do logits of float16, which overflow.
     """
-    precision, scale = v.dtype, q.shape[-1] ** -0.5 if scale is None else scale
+    precision = v.dtype
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
     q, k, v = (t.to(torch.float32 if precision == torch.float16 else precision) for t in (q, k, v))
     with torch.autocast("cuda" if q.is_cuda else "cpu", enabled=False):
         logits = (q * scale @ k.mT).to(torch.promote_types(precision, torch.float32))
@@ -172,7 +173,7 @@ class _PackedAttention(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor, None]:
         qkv, *kept = ctx.saved_tensors
         if torch.is_grad_enabled():  # as a second derivative asks for; it also goes through the weights
-            q, k, _ = apart(qkv, 3, ctx.heads)
+            q, k = apart(qkv, 3, ctx.heads)[:2]
             return packed_gradient(qkv, softmax_of_products(q, k), dy, ctx.heads), None
         gradient = dy.new_empty(qkv.shape)
         for some, weights, dy_some, out in zip(pieces(qkv), kept, pieces(dy), pieces(gradient), strict=True):
