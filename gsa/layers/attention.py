@@ -111,11 +111,10 @@ def explicit(
 
     The softmax takes single precision at least, as the fused kernel does, and so do logits of float16, which overflow.
     """
-    precision = v.dtype
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    precision, factor = v.dtype, q.shape[-1] ** -0.5 if scale is None else scale
     q, k, v = (t.to(torch.float32 if precision == torch.float16 else precision) for t in (q, k, v))
     with torch.autocast("cuda" if q.is_cuda else "cpu", enabled=False):
-        logits = (q * scale @ k.mT).to(torch.promote_types(precision, torch.float32))
+        logits = (q * factor @ k.mT).to(torch.promote_types(precision, torch.float32))
         if bias is None:
             weights = logits.softmax(-1)
         else:
