@@ -1,6 +1,7 @@
 """The command line: python -m gsa data | train | study | probe | results."""
 
 import json
+import signal
 import sys
 from dataclasses import fields
 from io import TextIOWrapper
@@ -22,6 +23,7 @@ from gsa.training import train as train_network
 from gsa.training.weights import check_size, pack
 
 app = tyro.extras.SubcommandApp()
+RESULTS, CHECKPOINTS = Path("results"), Path("checkpoints")
 
 
 @app.command
@@ -38,8 +40,8 @@ def data(name: Positional[str]) -> None:
 def train(
     config: Annotated[OmitArgPrefixes[Config], tyro.conf.arg(name="")] = Config(),  # noqa: B008
     *,
-    results: Path = Path("results"),
-    checkpoints: Path = Path("checkpoints"),
+    results: Path = RESULTS,
+    checkpoints: Path = CHECKPOINTS,
     weights: bool = False,
 ) -> None:
     """Train one network and keep its record. With --config FILE, a record or a configuration, run that one again.
@@ -72,8 +74,8 @@ def study(
     seeds: tuple[int, ...] = (),
     multipliers: tuple[float, ...] = (),
     jobs: int = 1,
-    results: Path = Path("results"),
-    checkpoints: Path = Path("checkpoints"),
+    results: Path = RESULTS,
+    checkpoints: Path = CHECKPOINTS,
 ) -> None:
     """Train what a study of the book lacks: first the runs that choose learning rates, then one seed after the other.
 
@@ -105,14 +107,15 @@ def probe() -> None:
 
 
 @app.command
-def results(*, results: Path = PUBLISHED, study: str = "") -> None:
+def results(*, results: Path | None = None, study: str = "") -> None:
     """Print the table of every study, and what is planned.
 
     Args:
-        results: Where the records are; by default those that came with the book.
+        results: Where the records are; by default ./results, and where that is not, those that came with the book.
         study: This study only.
     """
-    ledger = Ledger(results)
+    ledger = Ledger(results or (RESULTS if RESULTS.is_dir() else PUBLISHED))
+    print(f"the runs in {ledger.path}\n")
     named = [study] if study else ledger.studies()
     for name in (name for name in named if study or any(r.test_images for r in ledger.records(name))):
         print(f"study {name}\n\n{display(judged(ledger, name)).reset_index().to_string(index=False)}\n")
@@ -124,12 +127,15 @@ def results(*, results: Path = PUBLISHED, study: str = "") -> None:
 def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode shows a question mark for σ
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("gsa: ended by SIGTERM"))  # clearing up what was begun
     try:
         app.cli(prog="python -m gsa", description=__doc__, config=(FlagCreatePairsOff,), args=expanded(sys.argv[1:]))
     except ValidationError as error:
         sys.exit("gsa: " + "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
     except (ValueError, OSError, DataError, TrainingError) as error:
         sys.exit(f"gsa: {error}")
+    except KeyboardInterrupt:
+        sys.exit("gsa: interrupted")
 
 
 def expanded(arguments: list[str]) -> list[str]:
@@ -147,7 +153,7 @@ def read_config(path: Path) -> Config:
     """The configuration in a file, which may be a record. ValueError where it is neither."""
     try:
         content = json.loads(path.read_text())
-        return TypeAdapter(Config).validate_python(content.get("config", content))
+        return TypeAdapter(Config).validate_python(content.get("config", content), extra="forbid")
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} holds no configuration: {error}") from error
 

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from filelock import FileLock
 from scipy import stats
 
 from gsa.results import LEGEND, Ledger, compare, display, expected_sigma, seeds_to_see, speed
@@ -157,6 +158,21 @@ def test_what_could_not_be_read_back_is_not_written(ledger, wrong):
 def test_a_study_stays_inside_the_ledger(ledger, study):
     with pytest.raises(ValueError, match="cannot name a file"):
         ledger.add(a_run(study=study))
+
+
+def test_of_two_processes_that_keep_the_same_run_the_second_is_refused(ledger, monkeypatch):
+    """The other is done between our first look and our turn."""
+    acquire = FileLock.acquire
+
+    def late(self, *arguments, **options):
+        monkeypatch.undo()
+        ledger.add(a_run(0.8))
+        return acquire(self, *arguments, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", late)
+    with pytest.raises(ValueError, match="keeps this run already"):
+        ledger.add(a_run(0.9))
+    assert [record.test_accuracy for record in ledger.records()] == [0.8]
 
 
 def test_a_run_cut_off_while_it_is_written_leaves_no_file(ledger, monkeypatch):

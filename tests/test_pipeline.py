@@ -16,11 +16,11 @@ CPU = torch.device("cpu")
 
 
 def numbered(count: int, test: int = 3) -> Dataset:
-    """Images of 4×4 whose pixels and label are the number of the image; test images are 255 and -1."""
-    number = torch.arange(count)
+    """Images of 4×4 whose pixels and label are the number of the image; test images are 255 and of class 0."""
+    number, classes = torch.arange(count), tuple(map(str, range(max(2, count))))
     x = number.to(torch.uint8)[:, None, None, None].expand(-1, 3, 4, 4).contiguous()
     blank = torch.full((test, 3, 4, 4), 255, dtype=torch.uint8)
-    return Dataset("numbered", "drawn by a test", ("a", "b"), x, number, blank, torch.full((test,), -1))
+    return Dataset("numbered", "drawn by a test", classes, x, number, blank, torch.zeros(test).long())
 
 
 def random_images(count: int, height: int = 5, width: int = 7) -> torch.Tensor:
@@ -37,7 +37,7 @@ def test_a_split_shares_no_image_and_loses_none_unasked(count, holdout, images):
     assert len(kept) == len(train) == min(images or count, count - len(back))
     for part in (train, held_out):
         assert torch.equal(part.x[:, 0, 0, 0].long(), part.y)
-    assert test.y.tolist() == [-1] * 3 and (test.x == 255).all()
+    assert test.y.tolist() == [0] * 3 and (test.x == 255).all()
 
 
 def test_the_same_images_are_held_out_in_every_run():
@@ -194,6 +194,13 @@ def test_normalised_training_images_have_mean_zero_and_variance_one():
     torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(x.var((0, 2, 3)), torch.ones(3))
     assert x.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_normalizer_moves_as_a_module_does():
+    normalize = Normalizer.of(Images(random_images(4), torch.arange(4)))
+    assert [*normalize.state_dict()] == ["mean", "std"] and not [*normalize.parameters()]
+    moved = normalize.to("meta")
+    assert moved(random_images(2).to("meta")).device.type == "meta"
 
 
 def test_a_constant_channel_stays_finite():

@@ -13,7 +13,8 @@ from torch import Tensor
 from gsa.data import Dataset
 from gsa.data.pipeline import Normalizer, batches, split
 from gsa.training import Config, loop, record, train
-from gsa.training.loop import Loop, best_precision
+from gsa.training.devices import best_precision
+from gsa.training.loop import Loop
 
 CPU = torch.device("cpu")
 RECIPE = Config(
@@ -212,11 +213,10 @@ def test_compiled_it_trains_through_the_compiled_network_and_compiling_leaves_no
 )
 def test_a_gpu_gets_bf16_only_where_its_hardware_has_it(monkeypatch, emulates, computes, expected):
     """A T4 only emulates it, and is asked for fp16."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: computes or (emulates and including_emulation)
     )
-    assert best_precision() == expected
+    assert best_precision(torch.device("cuda")) == expected
 
 
 @pytest.mark.parametrize(
@@ -229,9 +229,8 @@ def test_a_gpu_gets_bf16_only_where_its_hardware_has_it(monkeypatch, emulates, c
     ],
 )
 def test_a_cpu_gets_bf16_only_where_its_hardware_has_it(monkeypatch, capabilities, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert best_precision() == expected
+    assert best_precision(CPU) == expected
     assert train(replace(RECIPE, precision="auto"), dataset=tinted()).record.precision == expected
 
 

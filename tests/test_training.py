@@ -2,33 +2,39 @@
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
 from helpers import tinted
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import gsa.data.pipeline
 from gsa.data.pipeline import Images, Normalizer, split
-from gsa.layers import AttentionStem, MatrixConvolution, StandAloneSelfAttention
+from gsa.layers import MECHANISMS, AttentionStem, MatrixConvolution, StandAloneSelfAttention
 from gsa.models import MixingBlock, build_model
 from gsa.probes import count_macs, count_parameters
 from gsa.training import Config, Record, Run, TrainingError, loop, make_optimizers, schedule, to_json, train
-from gsa.training.checkpoint import load_state
+from gsa.training.checkpoint import alone, load_state
 from gsa.training.loop import Loop
+from gsa.training.weights import pack
 
 CONFIG = Config(
     model="resnet8",
@@ -115,9 +121,9 @@ def test_two_processes_agree_with_one(tmp_path, whole):
         torch.testing.assert_close(tensor, second[name], rtol=0, atol=0, msg=name)
     shared = TypeAdapter(Record).validate_json((tmp_path / "rank-0.json").read_text())
     assert shared.processes == 2
-    for epoch, alone in zip(shared.history, whole.record.history, strict=True):
-        assert epoch.train_loss == pytest.approx(alone.train_loss, abs=1e-4)
-        assert epoch.holdout_loss == pytest.approx(alone.holdout_loss, abs=1e-3)
+    for epoch, single in zip(shared.history, whole.record.history, strict=True):
+        assert epoch.train_loss == pytest.approx(single.train_loss, abs=1e-4)
+        assert epoch.holdout_loss == pytest.approx(single.holdout_loss, abs=1e-3)
     assert shared.test_accuracy == pytest.approx(whole.record.test_accuracy, abs=1.5 / whole.record.test_images)
 
 
@@ -171,6 +177,78 @@ def test_a_record_survives_json(whole):
     assert adapter.validate_python(to_json(whole.record)) == whole.record
 
 
+def test_a_record_of_a_resumed_run_names_every_commit_and_device_that_it_ran_on(tmp_path, monkeypatch):
+    config = replace(CONFIG, epochs=2)
+    for number, end in enumerate((1, 2)):
+        monkeypatch.setattr(loop, "commit", lambda number=number: f"commit{number}")
+        monkeypatch.setattr(loop, "device_name", lambda device, number=number: f"device{number}")
+        with suppress(KeyboardInterrupt), monkeypatch.context() as patch:
+            patch.setattr(Loop, "epoch", interrupted(Loop.epoch, end))
+            made = train(config, dataset=TINTED, checkpoints=tmp_path).record
+    assert (made.commit, made.device) == ("commit0, commit1", "device0, device1")
+
+
+def interrupted(epoch: Callable, end: int) -> Callable:
+    """The method ``epoch``, but the epoch of that number does not begin."""
+
+    def until(self, number: int, bar: object) -> tuple[float, float, float, float]:
+        if number == end:
+            raise KeyboardInterrupt
+        return epoch(self, number, bar)
+
+    return until
+
+
+def test_a_run_goes_on_in_the_precision_in_which_it_began(tmp_path):
+    train(replace(CONFIG, epochs=1), dataset=TINTED, checkpoints=tmp_path)
+    path = tmp_path / "t" / "gsa-0.safetensors"
+    with safe_open(path, "pt") as file:
+        state, tensors = json.loads(file.metadata()["state"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, {"state": json.dumps(state | {"precision": "bf16"})})
+    with pytest.raises(ValueError, match=r"gsa-0\.safetensors was computed in bf16, not in fp32") as error:
+        train(replace(CONFIG, epochs=1), dataset=TINTED, checkpoints=tmp_path)
+    assert_one_line(error)
+
+
+class Scaler:
+    """As much of a loss scaler as a checkpoint sees."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def state_dict(self) -> dict[str, float]:
+        return {"scale": self.scale}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.scale = state["scale"]
+
+
+def test_a_resumed_run_keeps_its_loss_scale(tmp_path):
+    loops = [a_loop() for _ in range(2)]
+    for one, scale in zip(loops, (1024.0, 65536.0), strict=True):
+        one.accelerator.scaler = Scaler(scale)
+    loops[0].save(tmp_path / "run.safetensors", [])
+    loops[1].resume(tmp_path / "run.safetensors")
+    assert loops[1].accelerator.scaler.scale == 1024.0
+
+
+def a_loop(config: Config = CONFIG) -> Loop:
+    images, *_ = split(TINTED, config.holdout, 0, CPU)
+    model = loop.build(config, TINTED)
+    return Loop.of(config, Accelerator(), model, make_optimizers(model, config), images, Normalizer.of(images))
+
+
+def test_the_second_pass_of_sharpness_awareness_leaves_the_running_statistics():
+    one, other = a_loop(replace(CONFIG, sam_radius=0.3)), a_loop()
+    other.model.load_state_dict(one.model.state_dict())
+    for each in (one, other):
+        each.step(each.normalize(each.images.x[:16]), each.images.y[:16])
+    for name, tensor in one.model.state_dict().items():
+        if "running" in name:
+            assert torch.equal(tensor, other.model.state_dict()[name]), name
+    assert {norm.momentum for norm in one.model.modules() if isinstance(norm, nn.BatchNorm2d)} == {0.1}
+
+
 def test_a_trained_network_can_be_saved_and_used_as_it_is(tmp_path, whole):
     save_file(whole.model.state_dict(), tmp_path / "weights.safetensors")
     assert not whole.model.training
@@ -211,6 +289,56 @@ def test_flip_averaging_adds_the_logits_of_the_mirror_image():
     assert (score.accuracy, score.accuracy_tta) == (pytest.approx(right), 1.0)
     assert right < 0.9
     assert loop.evaluate(model, images, normalize, Accelerator()).accuracy_tta == score.accuracy
+
+
+# What is the caller's
+
+
+def test_random_numbers_are_as_they_were(unchecked):
+    """Types go unchecked, as beartype looks at a random element of a list."""
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    expected = []
+    for between in (lambda: None, lambda: train(replace(CONFIG, epochs=1), dataset=TINTED)):
+        torch.manual_seed(7)
+        random.seed(7)
+        np.random.seed(7)  # noqa: NPY002
+        between()
+        expected.append([torch.rand(1, device=device).item() for device in devices])
+        expected[-1] += [random.random(), np.random.rand()]  # noqa: NPY002
+    assert expected[0] == expected[1]
+
+
+def test_an_accelerator_keeps_its_precision_and_its_steps():
+    AcceleratorState._reset_state()
+    mine = Accelerator(mixed_precision="bf16", gradient_accumulation_steps=4)
+    assert train(replace(CONFIG, epochs=1), dataset=TINTED).record.precision == "fp32"
+    with pytest.raises(TrainingError):
+        train(replace(CONFIG, epochs=1, lr=1e30), dataset=TINTED)
+    assert (mine.mixed_precision, mine.gradient_accumulation_steps, mine.sync_gradients) == ("bf16", 4, True)
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("GRADIENT_ACCUMULATION_STEPS", "4"), ("DYNAMO_BACKEND", "EAGER"), ("MIXED_PRECISION", "bf16")],
+)
+def test_the_environment_changes_no_run(monkeypatch, whole, name, value):
+    monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    monkeypatch.setattr(torch, "compile", lambda *arguments, **options: pytest.fail("it was compiled"))
+    assert_same_run(train(CONFIG, dataset=TINTED), whole)
+
+
+# One at a time
+
+
+def test_a_run_that_another_process_trains_is_refused_and_says_who_does(tmp_path):
+    path = tmp_path / "t" / "gsa-0.safetensors"
+    with alone(path), pytest.raises(TrainingError, match=rf"gsa-0\.safetensors.*: process {os.getpid()} on") as error:
+        train(CONFIG, dataset=TINTED, checkpoints=tmp_path)
+    assert_one_line(error)
+    assert not path.exists()
+    train(replace(CONFIG, epochs=1), dataset=TINTED, checkpoints=tmp_path)
 
 
 # The recipe
@@ -312,13 +440,26 @@ def test_divergence_names_the_step_and_the_rate(batch, step, lr):
     assert_one_line(error)
 
 
+@pytest.mark.parametrize("unseen", [{"test": False}, {"holdout": 0.0}], ids=["held-out images", "test images"])
+def test_a_network_that_its_last_step_spoiled_is_no_result(unseen):
+    with pytest.raises(TrainingError, match="not finite at step 0"):
+        train(replace(CONFIG, epochs=1, batch=144, lr=1e30, **unseen), dataset=TINTED)
+
+
 def test_divergence_names_the_rate_of_its_own_step():
-    images, *_ = split(TINTED, CONFIG.holdout, 0, CPU)
-    model = loop.build(CONFIG, TINTED)
-    one = Loop.of(CONFIG, Accelerator(), model, make_optimizers(model, CONFIG), images, Normalizer.of(images))
     lr = CONFIG.lr * schedule(14, 4 * 9, CONFIG.warmup)
     with pytest.raises(TrainingError, match=f"step 14, learning rate {lr:.3g}; try a smaller --lr or --mechanism-lr"):
-        one.check_finite([1.0, None, float("inf"), 1.0], 12)
+        a_loop().check_finite([1.0, None, float("inf"), 1.0], 12)
+
+
+@pytest.mark.parametrize("mechanism", [name for name in MECHANISMS if name != "none"])
+def test_divergence_with_any_mechanism_is_a_line_and_never_a_crash(mechanism):
+    config = replace(CONFIG, model="whitened", optimizer="muon", mechanism=mechanism, stages=(1,), width=8)
+    with pytest.raises(
+        TrainingError, match=r"not finite at step \d+, .*; try a smaller --lr or --mechanism-lr"
+    ) as error:
+        train(replace(config, epochs=1, lr=1e30, mechanism_lr=1e30, head_lr=1e30), dataset=TINTED)
+    assert_one_line(error)
 
 
 @pytest.mark.parametrize("where", ["on a GPU", "on the CPU"])
@@ -361,34 +502,17 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path):
     assert_one_line(error)
 
 
+def test_the_weights_of_a_run_are_no_checkpoint(tmp_path, whole):
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "gsa-0.safetensors").write_bytes(pack(whole))
+    with pytest.raises(ValueError, match=r"gsa-0\.safetensors is no checkpoint of a run, it has no history, scaler"):
+        train(CONFIG, dataset=TINTED, checkpoints=tmp_path)
+
+
 def test_checkpoints_that_cannot_be_written_are_an_os_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         train(replace(CONFIG, epochs=1), dataset=TINTED, checkpoints=tmp_path / "file")
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"model": "resnet21"}, "unknown model 'resnet21'; there are .*resnet20"),
-        ({"mechanism": "gas"}, "unknown mechanism 'gas'; there are .*gsa"),
-        ({"epochs": 0}, "epochs must be more than 0, got 0"),
-        ({"batch": -1}, "batch must be more than 0, got -1"),
-        ({"lr": float("nan")}, "lr must be more than 0, got nan"),
-        ({"holdout": 5000.0}, "holdout is a share: at least 0 and less than 1, got 5000.0"),
-        ({"warmup": 1.0}, "warmup is a share: at least 0 and less than 1, got 1.0"),
-    ],
-)
-def test_a_configuration_that_means_nothing_is_refused(values, message):
-    with pytest.raises(ValueError, match=message) as error:
-        Config(**values)
-    assert_one_line(error)
-
-
-def test_sharpness_awareness_in_fp16_is_refused():
-    with pytest.raises(ValueError, match=r"sam_radius 0\.05 needs precision bf16 or fp32") as error:
-        train(replace(CONFIG, precision="fp16", sam_radius=0.05), dataset=TINTED)
-    assert_one_line(error)
 
 
 def test_a_stage_that_the_host_does_not_have_is_refused():

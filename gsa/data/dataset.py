@@ -25,7 +25,10 @@ WORDS = synthetic.WORDS
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set in memory; ``source`` says in a sentence where it came from."""
+    """A data set in memory; ``source`` says in a sentence where it came from.
+
+    Errors: ValueError for images or labels that no network could be trained on, naming the first thing that is wrong.
+    """
 
     name: str
     source: str
@@ -34,6 +37,32 @@ class Dataset:
     y_train: Int64[Tensor, " train"]
     x_test: UInt8[Tensor, "test channels height width"]
     y_test: Int64[Tensor, " test"]
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2:
+            raise ValueError(f"data set {self.name!r} needs two classes or more, got {self.classes}")
+        for split in ("train", "test"):
+            self._check(split, getattr(self, f"x_{split}"), getattr(self, f"y_{split}"))
+        if self.x_train.shape[1:] != self.x_test.shape[1:]:
+            shapes = [tuple(x.shape[1:]) for x in (self.x_train, self.x_test)]
+            raise ValueError(f"data set {self.name!r}: training and test images differ in shape, {shapes}")
+
+    def _check(self, split: str, x: Tensor, y: Tensor) -> None:
+        """ValueError for what a split of a data set cannot be."""
+        found = {f"x_{split}": (x, torch.uint8, 4), f"y_{split}": (y, torch.int64, 1)}
+        wanted = "bytes of (images, channels, height, width)", "int64 numbers of classes, one an image"
+        for (name, (tensor, dtype, axes)), what in zip(found.items(), wanted, strict=True):
+            if not isinstance(tensor, Tensor):
+                raise ValueError(f"data set {self.name!r}: {name} is no tensor but {type(tensor).__name__}")
+            if tensor.dtype != dtype or tensor.ndim != axes or not tensor.numel():
+                got = f"{str(tensor.dtype).removeprefix('torch.')} of {tuple(tensor.shape)}"
+                raise ValueError(f"data set {self.name!r}: {name} must be {what}, got {got}")
+        if len(x) != len(y):
+            raise ValueError(f"data set {self.name!r}: {len(x)} images but {len(y)} labels in x_{split} and y_{split}")
+        least, most = y.min().item(), y.max().item()
+        if least < 0 or most >= len(self.classes):
+            classes = f"0…{len(self.classes) - 1}"
+            raise ValueError(f"data set {self.name!r}: y_{split} has labels {least}…{most}, its classes are {classes}")
 
 
 class Described(NamedTuple):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from gsa.data.dataset import Dataset
 
@@ -87,19 +87,27 @@ def shift(
     return views[torch.arange(len(x), device=x.device), :, offsets[:, 0], offsets[:, 1]]
 
 
-@dataclass(frozen=True)
-class Normalizer:
-    """Pixels to zero mean and unit variance per channel, by the statistics of the training images."""
+class Normalizer(nn.Module):
+    """Pixels to zero mean and unit variance per channel, by the statistics of the training images.
 
-    mean: Float[Tensor, "channels 1 1"]
-    std: Float[Tensor, "channels 1 1"]
+    Shape: bytes of (images, channels, height, width) in, numbers of the same shape out. ``mean`` and ``std`` are
+    (channels, 1, 1), of pixels from 0 to 1, and move with the module.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Float[Tensor, "channels 1 1"], std: Float[Tensor, "channels 1 1"]) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
 
     @classmethod
     def of(cls, images: Images) -> "Normalizer":
         std, mean = torch.std_mean(images.x.float() / 255, (0, 2, 3))
         return cls(mean[:, None, None], std.clamp_min(1e-3)[:, None, None])
 
-    def __call__(
+    def forward(
         self, x: UInt8[Tensor, "images channels height width"]
     ) -> Float[Tensor, "images channels height width"]:
         return ((x.float() / 255 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)

@@ -2,12 +2,12 @@
 
 import json
 import os
-import re
 from dataclasses import asdict, fields, replace
 from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock
 from pydantic import TypeAdapter, ValidationError
 
 from gsa.files import whole
@@ -82,15 +82,17 @@ class Ledger:
         if lost := [field.name for field in fields(Record) if getattr(kept, field.name) != getattr(record, field.name)]:
             raise ValueError(f"{target} is no finished run: JSON cannot hold its {', '.join(lost)}: is a number NaN?")
         beside = target.with_suffix(".safetensors")
-        try:
-            if weights:
-                with whole(beside) as partial:
-                    partial.write_bytes(weights)
-            with whole(target) as partial:
-                partial.write_bytes(text)
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
+        with FileLock(self.path / ".lock"):
+            self.check(record.config)  # another process may have kept it since
+            try:
+                if weights:
+                    with whole(beside) as partial:
+                        partial.write_bytes(weights)
+                with whole(target) as partial:
+                    partial.write_bytes(text)
+            except OSError:
+                beside.unlink(missing_ok=True)
+                raise
         return target
 
     def trained(self, study: str, arm: str, seed: int = 0) -> Trained:
@@ -120,9 +122,6 @@ class Ledger:
         return ", ".join(f"{config.study}/{config.arm}-{config.seed}" for config in kept)
 
     def _file(self, config: Config) -> Path:
-        for name in (config.study, config.arm):
-            if not re.fullmatch(r"\w[\w.,=+-]*", name):
-                raise ValueError(f"{name!r} cannot name a file: use letters, digits and . , = + - _")
         return self.path / config.study / f"{config.arm}-{config.seed}.json"
 
     def _read(self, path: Path) -> Record:

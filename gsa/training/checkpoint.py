@@ -1,16 +1,42 @@
 """Checkpoints: one safetensors file with tensors and JSON, replaced whole, so that a killed run can go on."""
 
 import json
-from collections.abc import Sequence
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gsa.files import whole
+from gsa.training.record import TrainingError
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Inside, no other process works on the checkpoint at ``path``.
+
+    Errors: TrainingError that names the process that does, OSError where the folder cannot be written.
+    """
+    lock, holder = (path.with_name(f".{path.stem}.{kind}") for kind in ("lock", "holder"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock).acquire(timeout=0)
+        holder.write_text(f"process {os.getpid()} on {platform.node()}")
+    except Timeout:
+        who = holder.read_text() if holder.exists() else "another process"
+        raise TrainingError(f"{path} is at work: {who} trains this run") from None
+    except OSError as error:
+        raise OSError(f"cannot keep checkpoints in {path.parent}: {error.strerror or error}") from error
+    with held:
+        yield
+        holder.unlink()
 
 
 def save(path: Path, model: nn.Module, optimizers: Sequence[Optimizer], state: dict[str, Any]) -> None:
@@ -29,14 +55,21 @@ def save(path: Path, model: nn.Module, optimizers: Sequence[Optimizer], state: d
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """What :func:`save` was given as ``state``. ValueError where the file is damaged or something else."""
+    """What :func:`save` was given as ``state``. ValueError that names the file where it is damaged or another."""
     return _read(path)[0]
 
 
 def load_tensors(path: Path, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
-    """Put the tensors of a checkpoint back into the model and the optimizers that it was made from."""
+    """Put the tensors of a checkpoint back into the model and the optimizers that it was made from.
+
+    Errors: ValueError that names the file where it is damaged or of another network.
+    """
     tensors = _read(path)[1]
-    model.load_state_dict({name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")})
+    weights = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path} is of another network: delete it to start anew") from error
     for number, optimizer in enumerate(optimizers):
         slots: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():

@@ -1,7 +1,11 @@
 """What decides the outcome of a run, field by field, and what may stand in each."""
 
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gsa.layers import MECHANISMS, VARIANTS
 from gsa.models import MODELS
@@ -73,12 +77,19 @@ class Config:
     """What the study calls the arm, where neither the mechanism nor the control of one says it."""
 
     def __post_init__(self) -> None:
+        for name, kind in _kinds().items():
+            try:
+                kind.validate_python(getattr(self, name))
+            except ValidationError as error:
+                wrong = error.errors()[0]["msg"].lower()
+                raise ValueError(f"{name}: {wrong}, got {getattr(self, name)!r}") from None
         self._check_names()
         rules = (
             (POSITIVE, lambda value: value > 0, "must be more than 0"),
             (NOT_NEGATIVE, lambda value: value >= 0, "must be 0 or more"),
             (SHARES, lambda value: 0 <= value < 1, "is a share: at least 0 and less than 1"),
             (("width",), lambda value: value is None or value > 0, "must be more than 0"),
+            (("seed",), lambda value: value < 2**32, "must be less than 2^32"),
         )
         for names, holds, what in rules:
             for name in names:
@@ -94,6 +105,11 @@ class Config:
                 raise ValueError(f"unknown {what} {value!r}; there are {', '.join(known)}")
         if self.match and self.mechanism == "none":
             raise ValueError(f"match {self.match!r} needs a mechanism whose cost the host is to match, got 'none'")
+        if self.mechanism != "none" and not self.stages:
+            raise ValueError(f"mechanism {self.mechanism!r} needs a stage to stand after: stages is empty")
+        for name in (self.study, self.arm):
+            if not re.fullmatch(r"\w[\w.,=+-]*", name):
+                raise ValueError(f"{name!r} cannot name a file: use letters, digits and . , = + - _")
 
     @property
     def arm(self) -> str:
@@ -115,3 +131,10 @@ class Config:
         data = "shapes" if self.data in ("cifar10", "mnist") else self.data
         small = {"width": 16, "images": 1200, "batch": 25, "epochs": min(self.epochs, 3), "precision": "fp32"}
         return replace(self, data=data, study=f"{self.study}-smoke", **small)
+
+
+@cache
+def _kinds() -> dict[str, TypeAdapter]:
+    """What may stand in each field, by its annotation; numbers are finite, and nothing is converted."""
+    exact = ConfigDict(strict=True, allow_inf_nan=False)
+    return {item.name: TypeAdapter(item.type, config=exact) for item in fields(Config)}

@@ -1,35 +1,33 @@
 """Training: a configuration goes in, a trained network and the record of its run come out."""
 
 import copy
-import ctypes
 import math
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.state import AcceleratorState
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gsa.data import Dataset, load
+from gsa.data.dataset import PUBLISHED
 from gsa.data.pipeline import Images, Normalizer, batches, split
 from gsa.models import WhitenedNet, build_model, matched_width
 from gsa.models.normalization import synchronize_batch_norm
 from gsa.probes import count_macs, count_parameters, count_training_flops
 from gsa.training import checkpoint
 from gsa.training.config import Config
+from gsa.training.devices import accelerated, device_name, keep_freed_memory
 from gsa.training.optimizers import ascended, make_optimizers, schedule
-from gsa.training.record import Epoch, Record, Run, TrainingError, commit, device_name, to_json, versions
+from gsa.training.record import Epoch, Record, Run, TrainingError, commit, to_json, versions
 
 WHITENED_FROM = 5000
 """So many training images decide the whitening stem."""
@@ -40,28 +38,29 @@ def train(config: Config, *, dataset: Dataset | None = None, checkpoints: str | 
 
     With ``checkpoints`` a directory, every epoch ends with a checkpoint there, and a run that was killed goes on from
     its last one to the same end. Under ``accelerate launch`` every process takes its share of each batch. The caller's
-    random numbers stay as they are.
-    Errors: ValueError for what cannot be trained (a batch larger than the data), TrainingError for a run that diverges
-    or outgrows the memory, OSError for a directory that cannot be written.
+    random numbers and accelerator stay as they are; on the CPU freed memory stays with the process from here on
+    (:func:`~gsa.training.devices.keep_freed_memory`).
+    Errors: ValueError for what cannot be trained (a batch larger than the data), TrainingError for a run that diverges,
+    outgrows the memory or is trained by another process at this moment, OSError for a directory that cannot be written.
     """
+    path = Path(checkpoints) / f"{config.name}.safetensors" if checkpoints else None
     try:
         keep_freed_memory()
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), accelerated(config.precision) as accelerator:
             torch.manual_seed(config.seed)
-            return _train(config, dataset or load(config.data), Path(checkpoints) if checkpoints else None)
+            with checkpoint.alone(path) if path and accelerator.is_main_process else nullcontext():
+                return _train(config, dataset or load(config.data), path, accelerator)
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
             raise
-        raise TrainingError(f"out of memory with batches of {config.batch}; try --batch {config.batch // 2}") from error
+        smaller = f"--batch {config.batch // 2}" if config.batch > 1 else "a smaller --width"
+        raise TrainingError(f"out of memory with batches of {config.batch}; try {smaller}") from error
 
 
-def _train(config: Config, dataset: Dataset, checkpoints: Path | None) -> Run:
-    precision = best_precision() if config.precision == "auto" else config.precision
-    AcceleratorState._reset_state()  # accelerate allows one precision a process, a notebook may want two
-    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
+def _train(config: Config, dataset: Dataset, path: Path | None, accelerator: Accelerator) -> Run:
     if accelerator.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    check(config, dataset, precision, accelerator)
+    check(config, dataset)
     train_set, holdout_set, test_set = split(dataset, config.holdout, config.images, accelerator.device)
     check_batch(config.batch, len(train_set), accelerator.num_processes)
     normalize = Normalizer.of(train_set)
@@ -73,7 +72,6 @@ def _train(config: Config, dataset: Dataset, checkpoints: Path | None) -> Run:
         model = synchronize_batch_norm(model)
     loop = Loop.of(config, accelerator, model, make_optimizers(model, config), train_set, normalize)
 
-    path = checkpoints / f"{config.name}.safetensors" if checkpoints else None
     history = loop.resume(path) if path and path.exists() else []
     with progress_bar(config, len(train_set), len(history), accelerator) as bar:
         for epoch in range(len(history), config.epochs):
@@ -102,12 +100,12 @@ def _train(config: Config, dataset: Dataset, checkpoints: Path | None) -> Run:
         flops=training_flops(config, dataset, len(train_set)),
         seconds=sum(epoch.seconds for epoch in history),
         peak_memory=torch.cuda.max_memory_allocated() if accelerator.device.type == "cuda" else None,
-        device=device_name(accelerator.device),
+        device=", ".join(dict.fromkeys(device for device, _ in loop.places)),
         threads=torch.get_num_threads(),
-        precision=precision,
+        precision=loop.precision,
         processes=accelerator.num_processes,
         versions=versions(),
-        commit=commit(),
+        commit=", ".join(dict.fromkeys(commit for _, commit in loop.places)),
         data_source=dataset.source,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -128,6 +126,11 @@ class Loop:
     images: Images
     normalize: Normalizer
     losses: list[float] = field(default_factory=list)
+    places: list[tuple[str, str]] = field(default_factory=list)
+    """Where it has run: device and commit, of every process that went on with it."""
+
+    def __post_init__(self) -> None:
+        self.places.append((device_name(self.accelerator.device), commit()))
 
     @classmethod
     def of(
@@ -146,6 +149,11 @@ class Loop:
             loop.parallel = torch.compile(parallel)
             loop.warm_up()
         return loop
+
+    @property
+    def precision(self) -> str:
+        """The numbers of matrix products, as a configuration calls them."""
+        return self.accelerator.mixed_precision.replace("no", "fp32")
 
     @property
     def steps(self) -> int:
@@ -227,18 +235,25 @@ class Loop:
             "config": to_json(self.config),
             "history": [to_json(epoch) for epoch in history],
             "scaler": scaler.state_dict() if scaler else {},
+            "precision": self.precision,
+            "places": self.places,
         }
         checkpoint.save(path, self.model, self.optimizers, state)
 
     def resume(self, path: Path) -> list[Epoch]:
         """Load a checkpoint of the same configuration; the epochs that it has behind it."""
         state = checkpoint.load_state(path)
+        if missing := {"config", "history", "scaler"} - state.keys():
+            raise ValueError(f"{path} is no checkpoint of a run, it has no {', '.join(sorted(missing))}: delete it")
         there = TypeAdapter(Config).validate_python(state["config"])
         if there != self.config:
             differ = [f.name for f in fields(Config) if getattr(there, f.name) != getattr(self.config, f.name)]
             raise ValueError(
                 f"{path} belongs to a run with another {', '.join(differ)}; delete it or give this run another study"
             )
+        if state.get("precision", self.precision) != self.precision:
+            raise ValueError(f"{path} was computed in {state['precision']}, not in {self.precision}: delete it")
+        self.places[:0] = map(tuple, state.get("places", []))
         checkpoint.load_tensors(path, self.model, self.optimizers)
         if state["scaler"] and (scaler := self.accelerator.scaler):
             scaler.load_state_dict(state["scaler"])
@@ -323,11 +338,13 @@ def progress_bar(config: Config, images: int, epochs_done: int, accelerator: Acc
     return tqdm(total=config.epochs * steps, initial=epochs_done * steps, desc=config.name, unit="step", **quiet)
 
 
-def check(config: Config, dataset: Dataset, precision: str, accelerator: Accelerator) -> None:
-    """ValueError for what does not fit the images or the device."""
-    if precision == "fp16" and accelerator.device.type == "cpu":
-        raise ValueError("precision fp16 needs a GPU: on this CPU use bf16 or fp32")
-    height, width = dataset.x_train.shape[2:]
+def check(config: Config, dataset: Dataset) -> None:
+    """ValueError for images that do not fit the configuration."""
+    name, images, (height, width) = dataset.name, len(dataset.y_train), dataset.x_train.shape[2:]
+    if name != config.data:
+        raise ValueError(f"the images are called {name!r} but the configuration says data {config.data!r}")
+    if name in PUBLISHED and images != PUBLISHED[name][0].images["train"]:
+        raise ValueError(f"{images:,} images are not all of {name}: give this data set a name of its own")
     if config.crop >= min(height, width):
         raise ValueError(
             f"crop {config.crop} is too large for images of {height}×{width}: at most {min(height, width) - 1}"
@@ -339,24 +356,3 @@ def check_batch(batch: int, images: int, processes: int) -> None:
         raise ValueError(f"a batch of {batch} is larger than the {images} training images; make it at most {images}")
     if batch % processes:
         raise ValueError(f"a batch of {batch} cannot be shared evenly by {processes} processes")
-
-
-def best_precision() -> str:
-    """bf16 where the device multiplies matrices of it in hardware, else fp16 on a GPU and fp32 on a CPU."""
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # torch 2.10 and newer
-    return "bf16" if known.get("amx_bf16") or known.get("avx512_bf16") else "fp32"
-
-
-@cache
-def keep_freed_memory() -> None:
-    """From here on memory that is freed stays with this process, where that can be said (Linux with glibc).
-
-    Otherwise each step of a large batch gives gigabytes back to the system and takes them anew, a page fault for
-    every 4 kB.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc, most_mapped, trim_threshold = ctypes.CDLL("libc.so.6"), -4, -1
-        libc.mallopt(most_mapped, 0)
-        libc.mallopt(trim_threshold, 2**31 - 1)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
 from pydantic import TypeAdapter
 from torch import nn
 
@@ -80,10 +79,6 @@ class Run:
     classes: tuple[str, ...]
     image: tuple[int, int, int]
     losses: list[float] = field(repr=False)
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
 
 
 def versions() -> dict[str, str]:

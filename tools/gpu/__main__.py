@@ -18,7 +18,8 @@ import torch
 import tyro
 from tyro.conf import Positional
 
-from gsa.training.record import commit, device_name, versions
+from gsa.training.devices import device_name
+from gsa.training.record import commit, versions
 from tools.gpu import travel
 from tools.gpu.chapters import demo_chapters, drawn_chapters
 from tools.gpu.collect import collect, rows
