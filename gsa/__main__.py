@@ -154,6 +154,10 @@ def read_config(path: Path) -> Config:
     try:
         content = json.loads(path.read_text())
         return TypeAdapter(Config).validate_python(content.get("config", content), extra="forbid")
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(map(str, wrong["loc"])) or "file"
+        raise ValueError(f"{path} holds no configuration: {where}: {wrong['msg']}") from error
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} holds no configuration: {error}") from error
 

@@ -33,7 +33,8 @@ def summarize(
     """One row an arm, control first: accuracies are fractions, what the runs do not say is NaN.
 
     low, high: t-interval of the mean, or of one run the one expected by its assumption (see LEGEND); difference: to
-    the control, with the interval and verdict of :func:`gsa.results.statistics.compare`, or without a verdict the expected one.
+    the control, with the interval and verdict of :func:`gsa.results.statistics.compare`, or without a verdict the
+    expected one.
     """
     compared = compare(
         {arm: {run.config.seed: run.test_accuracy for run in runs} for arm, runs in arms.items()},
