@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from filelock import FileLock
 from scipy import stats
@@ -280,7 +281,7 @@ def test_table_by_hand(ledger):
     assert (none["seeds"], none["accuracy"], none["sigma"]) == pytest.approx((3, 0.91, 0.01))
     assert (none["low"], none["high"]) == pytest.approx((0.91 - half, 0.91 + half))
     assert none["expected_sigma"] == pytest.approx(math.sqrt(0.09 / 20000))
-    assert none["seeds_for_margin"] == seeds_to_see(0.003, none["sigma"], 3)
+    assert none["seeds_for_margin"] == seeds_to_see(0.003, none["expected_sigma"], 3)
     assert none[["difference", "difference_low", "exaggeration"]].isna().all()
     assert (none["seconds"], none["flops"], none["device"]) == (6.0, 22e12, "x86_64 CPU, 1 thread")
 
@@ -312,6 +313,14 @@ def test_of_one_seed_the_bars_are_the_expected_ones_and_there_is_no_verdict(ledg
     assert shown["test accuracy, %"] == "95.00 (expected ± 0.31)"
     assert shown["− none"] == "+5.00 (expected ± 0.54)"
     assert (shown["σ"], shown["expected σ"]) == ("–", "0.16")
+
+
+def test_seeds_are_planned_by_the_spread_of_all_arms_where_it_is_known():
+    rng = np.random.default_rng(0)
+    arms = {"none": rng.normal(0.9, 0.002, 6).tolist(), "gsa": rng.normal(0.9, 0.004, 8).tolist(), "se": [0.95]}
+    table = summarize(in_memory(**arms), "none")
+    sigma = math.sqrt((5 * np.var(arms["none"], ddof=1) + 7 * np.var(arms["gsa"], ddof=1)) / 12)
+    assert table["seeds_for_margin"].tolist() == [seeds_to_see(0.003, sigma, 2)] * 3
 
 
 def test_several_seeds_against_one_have_a_narrower_expected_bar():
@@ -362,7 +371,7 @@ def test_display_by_hand(ledger):
         "TTA": "81.27",
         "σ": "1.04",
         "expected σ": "0.31",
-        "seeds for margin": "190",
+        "seeds for margin": "18",
         "− none": "-9.83 ± 2.31",
         "verdict": "worse",
         "type M": "8.6",

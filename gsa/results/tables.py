@@ -16,7 +16,8 @@ LEGEND = """\
 TTA               Test accuracy with test-time augmentation: an image and its mirror image vote together.
 σ                 Standard deviation of the accuracy between seeds, measured, and as the formula expects it.
 seeds for margin  Seeds per arm at which Dunnett's test (5 %) of all arms in the table finds a difference as large as
-                  the margin with 80 % power, at the measured σ, or of one seed at the expected one.
+                  the margin with 80 % power, at the σ measured over all arms, or where these have few seeds at the
+                  expected one.
 − control         Difference of the mean accuracies in points, with a corrected interval: with 95 % confidence the
                   intervals of all arms hold together.
 verdict           What that interval allows to say. better, worse: it lies on one side of zero. equal within the margin:
@@ -25,6 +26,9 @@ type M            How many times too large a true difference of the size of the 
                   test finds it.
 PFLOP             10¹⁵ floating-point operations of the network in all steps of training, forward and backward.
 seconds           Mean time of training; none where the runs of an arm had different devices or numbers of threads."""
+
+ENOUGH = 10
+"""With fewer degrees of freedom a measured σ is off by a quarter and more, and the expected one plans better."""
 
 
 def summarize(
@@ -44,8 +48,10 @@ def summarize(
     )
     rivals = max(1, len(arms) - (control in arms))
     table = pd.DataFrame([_summary(runs) for runs in arms.values()], index=pd.Index(arms, name="arm"))
-    sigma = table["sigma"].fillna(table["expected_sigma"])
-    table.insert(7, "seeds_for_margin", [seeds_to_see(margin, value, rivals) for value in sigma])
+    freedom = table["seeds"] - 1
+    pooled_sigma = math.sqrt((freedom * table["sigma"].fillna(0.0) ** 2).sum() / max(1, freedom.sum()))
+    sigmas = table["expected_sigma"] if freedom.sum() < ENOUGH else [pooled_sigma] * len(table)
+    table.insert(7, "seeds_for_margin", [seeds_to_see(margin, sigma, rivals) for sigma in sigmas])
     beside = [_beside(arm, control, table, compared.get(arm)) for arm in arms]
     table = table.join(pd.DataFrame(beside, index=table.index)).sort_values("accuracy", ascending=False)
     return table.sort_index(key=lambda arms: arms != control, kind="stable")
