@@ -10,7 +10,8 @@ from pathlib import Path
 def whole(path: Path) -> Iterator[Path]:
     """A path to write to, which becomes ``path`` at the end of the block, or is removed where the block fails.
 
-    Errors: OSError that names ``path`` and the reason, for a full disk as for a folder that may not be written.
+    Raises:
+        OSError: that names ``path`` and the reason, for a full disk as for a folder that may not be written.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

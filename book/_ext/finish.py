@@ -1,4 +1,4 @@
-"""What the theme leaves to us: executed notebooks, the typeface, roles and ids, docstrings in parts."""
+"""What the theme leaves to us: executed notebooks, the typeface, roles and ids, papers in docstrings."""
 
 import re
 from pathlib import Path
@@ -31,11 +31,9 @@ def mend_body(app: Sphinx, page: str, template: str, context: dict, doctree) -> 
     context["body"] = re.sub(r' id="T_[0-9a-f]{5}\w*"', "", body)
 
 
-def separate_parts(app: Sphinx, what: str, name: str, documented: object, options: object, lines: list[str]) -> None:
-    """Starts a paragraph for each part of a docstring, and links papers."""
-    text = re.sub(r"(?<=[.)])\s+(?=(Shapes?:|Cost\b|Errors:|Paper:|Differs from\b))", "\n\n", "\n".join(lines))
-    text = re.sub(r"arXiv:(\d{4}\.\d{5})", r"`arXiv:\1 <https://arxiv.org/abs/\1>`__", text)
-    lines[:] = re.sub(r"^(Shapes?|Cost|Errors|Paper|Differs)\b", r"**\1**", text, flags=re.MULTILINE).split("\n")
+def link_papers(app: Sphinx, what: str, name: str, documented: object, options: object, lines: list[str]) -> None:
+    """Links every arXiv number."""
+    lines[:] = [re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"`arXiv:\1 <https://arxiv.org/abs/\1>`__", line) for line in lines]
 
 
 def forget_builder(app: Sphinx, error: Exception | None) -> None:
@@ -45,9 +43,10 @@ def forget_builder(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("sphinx.ext.autodoc")
+    app.setup_extension("sphinx.ext.napoleon")
     app.connect("source-read", read_executed)
     app.connect("config-inited", serve_fonts)
     app.connect("html-page-context", mend_body)
-    app.connect("autodoc-process-docstring", separate_parts)
+    app.connect("autodoc-process-docstring", link_papers)
     app.connect("build-finished", forget_builder)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

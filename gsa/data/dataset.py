@@ -27,7 +27,8 @@ WORDS = synthetic.WORDS
 class Dataset:
     """A data set in memory; ``source`` says in a sentence where it came from.
 
-    Errors: ValueError for images or labels that no network could be trained on, naming the first thing that is wrong.
+    Raises:
+        ValueError: for images or labels that no network could be trained on, naming the first thing that is wrong.
     """
 
     name: str
@@ -96,7 +97,10 @@ def load(name: str, budget: str = "full") -> Dataset:
     """The data set of that name: "cifar10", "mnist", "shapes" or "same".
 
     The first two are fetched unless they are in :func:`data_dir`; with the budget "smoke", drawn "shapes" stand in.
-    Errors: ValueError for an unknown name or budget, DataError for images that are missing or damaged.
+
+    Raises:
+        ValueError: for an unknown name or budget
+        DataError: for images that are missing or damaged.
     """
     _check_budget(budget, "budget")
     if name not in NAMES:

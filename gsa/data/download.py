@@ -94,7 +94,8 @@ def check(arrays: Arrays, published: Published) -> None:
 def cifar10(folder: Path) -> tuple[Arrays, str]:
     """CIFAR-10 from folder/cifar10.npz, fetched if it is not there, with a sentence on its provenance.
 
-    Errors: DataError if the cache is not CIFAR-10, or is absent and cannot be fetched.
+    Raises:
+        DataError: if the cache is not CIFAR-10, or is absent and cannot be fetched.
     """
     path = folder / "cifar10.npz"
     _bring(CIFAR10, path, _pack_cifar10)
@@ -127,7 +128,8 @@ def _pack_cifar10(path: Path) -> None:
 def mnist(folder: Path) -> tuple[Arrays, str]:
     """MNIST from folder/MNIST/raw, where torchvision puts it, fetched if it is not there, with its provenance.
 
-    Errors: DataError if the files are not MNIST's, or are absent and cannot be fetched.
+    Raises:
+        DataError: if the files are not MNIST's, or are absent and cannot be fetched.
     """
     from torchvision import datasets  # importing it takes longer than all of gsa.data
 
@@ -219,7 +221,10 @@ def _download(urls: Sequence[str], path: Path, algorithm: str, digest: str) -> N
 
 
 def _copy(url: str, path: Path) -> None:
-    """Errors: OSError for what cannot be read, and TimeoutError for a server that is silent or slow."""
+    """Raises:
+    OSError: for what cannot be read
+    TimeoutError: for a server that is silent or slow.
+    """
     start = time.monotonic()
     with urlopen(Request(url, headers={"User-Agent": "gsa"}), timeout=STALLED) as page, open(path, "wb") as file:
         size = int(page.headers.get("Content-Length", 0))

@@ -32,7 +32,8 @@ class Photograph:
 def photograph(name: str, size: int = 32) -> Photograph:
     """The square in the middle of the photograph ``name``, each pixel the average of those that it stands for.
 
-    Errors: ValueError for a name that is none of PHOTOGRAPHS, or a size that the photograph does not have.
+    Raises:
+        ValueError: for a name that is none of PHOTOGRAPHS, or a size that the photograph does not have.
     """
     from skimage import data  # needed for nothing else
 

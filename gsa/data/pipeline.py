@@ -30,7 +30,9 @@ def split(dataset: Dataset, holdout: float, images: int, device: torch.device) -
     """Training, held-out and test images; the same ones are held out whatever the seed of a run.
 
     ``holdout`` is the share of the training set kept back, ``images`` how many of the rest are used, 0 for all.
-    Errors: ValueError for a share that keeps all images back, or none although it is not 0.
+
+    Raises:
+        ValueError: for a share that keeps all images back, or none although it is not 0.
     """
     order = torch.randperm(len(dataset.y_train), generator=torch.Generator().manual_seed(0))
     kept_back = round(holdout * len(order))
@@ -90,8 +92,9 @@ def shift(
 class Normalizer(nn.Module):
     """Pixels to zero mean and unit variance per channel, by the statistics of the training images.
 
-    Shape: bytes of (images, channels, height, width) in, numbers of the same shape out. ``mean`` and ``std`` are
-    (channels, 1, 1), of pixels from 0 to 1, and move with the module.
+    Shape:
+        Bytes of (images, channels, height, width) in, numbers of the same shape out. ``mean`` and ``std`` are
+        (channels, 1, 1), of pixels from 0 to 1, and move with the module.
     """
 
     mean: Tensor

@@ -104,7 +104,9 @@ def draw_butterfly(axes: Axes, radices: Sequence[int], path: Sequence[int]) -> A
 def draw_costs(
     axes: Axes, x: np.ndarray, formulas: Mapping[str, np.ndarray], counted: Mapping[str, np.ndarray]
 ) -> Axes:
-    """Costs that formulas predict, as lines, and costs that were counted, as dots upon them; both axes logarithmic."""
+    """Cost:
+    That formulas predict, as lines, and costs that were counted, as dots upon them; both axes logarithmic.
+    """
     for name, cost in formulas.items():
         (line,) = axes.loglog(x, cost, label=name)
         axes.loglog(x, counted[name], "o", color=line.get_color())

@@ -65,10 +65,18 @@ def attend(
 
     ``bias`` is added to the logits (or, if boolean, says which pairs may meet: a query that may meet none gets zeros,
     as does one whose biases are all −∞). It has two dimensions or more and broadcasts to (batch, heads, queries, keys).
-    ``scale`` is s, by default 1/√width. Costs queries · keys · (width + width_of_value) multiply-accumulates per head
-    and no parameters. Inside :func:`record_weights`, and where :func:`explicit_is_faster`, the softmax is computed
-    explicitly; elsewhere PyTorch's fused kernel never stores it. That kernel has no second derivative on the CPU;
-    inside :func:`record_weights` there is one.
+    ``scale`` is s, by default 1/√width.
+
+    Cost:
+        Queries · keys · (width + width_of_value) multiply-accumulates per head and no parameters. Inside
+        :func:`record_weights`, and where :func:`explicit_is_faster`, the softmax is computed explicitly; elsewhere
+        PyTorch's fused kernel never stores it. That kernel has no second derivative on the CPU; inside
+        :func:`record_weights` there is one.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 2, 4, 9, 16)
+        >>> attend(q, k, v).shape
+        torch.Size([2, 4, 9, 16])
     """
     q, k = held(q), held(k)
     recorded = _recorded.get()
@@ -237,10 +245,20 @@ class SelfAttention(nn.Module):
               [Q, K, V] = X W_{qkv} + b_{qkv}
 
     ``channels`` is the width C of a token: the map's channels for every partition that leaves them whole.
-    Shape: (batch, channels, height, width) in and out. Cost for G groups of n tokens: G·(4nC² + 2n²C)
-    multiply-accumulates; 4C² + 4C parameters.
-    Errors: ValueError if ``heads`` does not divide ``channels``, if the partition does not fit the map, or if its
-    tokens are not ``channels`` wide.
+
+    Shape:
+        (batch, channels, height, width) in and out.
+
+    Cost:
+        For G groups of n tokens: G·(4nC² + 2n²C) multiply-accumulates; 4C² + 4C parameters.
+
+    Raises:
+        ValueError: if ``heads`` does not divide ``channels``, if the partition does not fit the map, or if its tokens
+            are not ``channels`` wide.
+
+    Example:
+        >>> SelfAttention(64, partition=window(4))(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def __init__(self, channels: int, heads: int = 4, *, partition: Partition = GLOBAL) -> None:
@@ -264,11 +282,24 @@ class TemporalAttention(SelfAttention):
     .. math:: Y_{\cdot p} = \operatorname{Attention}(X_{\cdot p}), \qquad X_{\cdot p} \in \mathbb R^{T \times C}
               \text{ the history of pixel } p
 
-    with :class:`SelfAttention`; time has no order and no direction. A clip of one moment has
-    nothing to choose from: the result is the projected values. Shape: (batch, time, channels, height, width) in and
-    out. Cost for T moments of H × W: HW(4TC² + 2T²C) multiply-accumulates; 4C² + 4C parameters.
-    Errors: ValueError if ``heads`` does not divide ``channels`` or the clip has another number of channels.
-    Differs from its paper in being the attention alone: no embedding of time, normalization or residual.
+    with :class:`SelfAttention`; time has no order and no direction. A clip of one moment has nothing to choose from:
+    the result is the projected values.
+
+    Shape:
+        (batch, time, channels, height, width) in and out.
+
+    Cost:
+        For T moments of H × W: HW(4TC² + 2T²C) multiply-accumulates; 4C² + 4C parameters.
+
+    Raises:
+        ValueError: if ``heads`` does not divide ``channels`` or the clip has another number of channels.
+
+    Differs:
+        From its paper in being the attention alone: no embedding of time, normalization or residual.
+
+    Example:
+        >>> TemporalAttention(64)(torch.randn(2, 5, 64, 8, 8)).shape
+        torch.Size([2, 5, 64, 8, 8])
     """
 
     def __init__(self, channels: int, heads: int = 4) -> None:
@@ -291,10 +322,22 @@ class NonLocal(nn.Module):
     θ, φ and g are 1×1 convolutions of x to C′ = ⌊C/reduction⌋ channels, here ``t``, ``p`` and ``g`` as in timm; the
     logits are not divided by √C′. The gain γ of the norm starts at zero, and the block as the identity.
 
-    Shape: (batch, channels, height, width) in and out. Cost for N pixels: 4NCC′ + 2N²C′ multiply-accumulates;
-    4CC′ + 3C′ + 3C parameters. In training the norm lets the images of a batch meet.
-    Errors: ValueError if ``reduction`` leaves no channel.
-    Differs from the paper in that keys and values are never pooled; of its forms this is the embedded Gaussian.
+    Shape:
+        (batch, channels, height, width) in and out.
+
+    Cost:
+        For N pixels: 4NCC′ + 2N²C′ multiply-accumulates; 4CC′ + 3C′ + 3C parameters. In training the norm lets the
+        images of a batch meet.
+
+    Raises:
+        ValueError: if ``reduction`` leaves no channel.
+
+    Differs:
+        From the paper in that keys and values are never pooled; of its forms this is the embedded Gaussian.
+
+    Example:
+        >>> NonLocal(64)(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def __init__(self, channels: int, *, reduction: int = 2) -> None:
@@ -318,8 +361,13 @@ def guidance_mask(weights: Float[Tensor, "batch heads queries keys"]) -> Bool[Te
     .. math:: m_j = \Big[\sum_i \frac1H \sum_{h=1}^H W_{hij} > 1\Big]
 
     ``weights`` is what :func:`record_weights` has kept of a self-attention. Its rows sum to one, so the mean of the
-    score over the n keys is exactly one: the share of a token to which all are equal. Costs no multiply-accumulates.
-    Errors: ValueError if there are not as many queries as keys, for then the mean is not one.
+    score over the n keys is exactly one: the share of a token to which all are equal.
+
+    Cost:
+        No multiply-accumulates.
+
+    Raises:
+        ValueError: if there are not as many queries as keys, for then the mean is not one.
     """
     queries, keys = weights.shape[-2:]
     if queries != keys:

@@ -13,8 +13,18 @@ class ProjectedValues(nn.Module):
 
     .. math:: Y = (X W_v + b_v) W_o + b_o
 
-    Shape: (batch, channels, height, width) in and out. Cost for G groups of n tokens: 2GnC² multiply-accumulates;
-    2C² + 2C parameters. Errors: as the layer that it stands in for.
+    Shape:
+        (batch, channels, height, width) in and out.
+
+    Cost:
+        For G groups of n tokens: 2GnC² multiply-accumulates; 2C² + 2C parameters.
+
+    Raises:
+        ValueError: as the layer that it stands in for.
+
+    Example:
+        >>> ProjectedValues(64, partition=window(4))(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def __init__(self, channels: int, *, partition: Partition) -> None:
@@ -37,7 +47,15 @@ class UniformAttention(ProjectedValues):
 
     .. math:: y_i = W_o\, \frac1n \sum_j (W_v x_j + b_v) + b_o
 
-    Shape, cost, parameters and errors: as :class:`ProjectedValues`.
+    Shape:
+        (batch, channels, height, width) in and out.
+
+    Cost:
+        As :class:`ProjectedValues`.
+
+    Example:
+        >>> UniformAttention(64, partition=window(4))(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def mix(self, values: Float[Tensor, "groups tokens channels"]) -> Float[Tensor, "groups tokens channels"]:
@@ -50,10 +68,22 @@ class FixedAttention(ProjectedValues):
     .. math:: y_i = W_o \sum_j \operatorname{softmax}_j(B_{ij})\, (W_v x_j + b_v) + b_o
 
     with one n × n matrix B for all groups, which starts at zero: as :class:`UniformAttention`.
-    Shape: (batch, channels, height, width) in and out. Cost for G groups of n ``tokens``: 2GnC² + Gn²C
-    multiply-accumulates; 2C² + 2C + n² parameters. Errors: as :class:`ProjectedValues`, and torch's for groups of
-    another size.
-    Differs from MLP-Mixer in the softmax, and in that there is one matrix and no hidden layer.
+
+    Shape:
+        (batch, channels, height, width) in and out.
+
+    Cost:
+        For G groups of n ``tokens``: 2GnC² + Gn²C multiply-accumulates; 2C² + 2C + n² parameters.
+
+    Raises:
+        ValueError: as :class:`ProjectedValues`, and torch's for groups of another size.
+
+    Differs:
+        From MLP-Mixer in the softmax, and in that there is one matrix and no hidden layer.
+
+    Example:
+        >>> FixedAttention(64, partition=window(4), tokens=16)(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def __init__(self, channels: int, *, partition: Partition, tokens: int) -> None:
@@ -67,8 +97,17 @@ class FixedAttention(ProjectedValues):
 class ShuffledAttention(SelfAttention):
     """Self-attention in groups of ``tokens`` pixels that were drawn at random, once for all maps of ``size``.
 
-    The order is a buffer, drawn from ``seed``. Equation, shape, cost, parameters and errors: as
-    :class:`~gsa.layers.attention.SelfAttention` with groups of as many tokens.
+    The order is a buffer, drawn from ``seed``.
+
+    Shape:
+        (batch, channels, height, width) in and out.
+
+    Cost:
+        As :class:`~gsa.layers.attention.SelfAttention` with groups of as many tokens.
+
+    Example:
+        >>> ShuffledAttention(64, size=(16, 16), tokens=16)(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     order: Tensor
@@ -88,7 +127,8 @@ class ShuffledAttention(SelfAttention):
 class Placed(nn.Module):
     r"""A layer that is told where each pixel is, by a vector learned for every place: y = layer(x + p).
 
-    Shape: as the layer's, for maps of ``size``; C·height·width parameters more.
+    Shape:
+        As the layer's, for maps of ``size``; C·height·width parameters more.
     """
 
     def __init__(self, layer: nn.Module, channels: int, size: tuple[int, int]) -> None:

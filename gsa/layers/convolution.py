@@ -22,9 +22,20 @@ def unfold_convolution(
 
     s is ``stride``; x is zero for ``padding`` pixels around the map. For a k₁×k₂ kernel the columns are C·k₁k₂ long and
     there are H′W′ of them, H′ = ⌊(H + 2·padding − k₁)/s⌋ + 1 and W′ alike: as for any convolution, s windows that do
-    not fill the map leave its last pixels unread. Cost: H′W′·C′C·k₁k₂ multiply-accumulates for C′ channels out.
-    Errors: ValueError if the weights are for other channels or the kernel is larger than the padded map.
-    Differs from F.conv2d in memory, where each pixel stands k₁k₂/s² times.
+    not fill the map leave its last pixels unread.
+
+    Cost:
+        H′W′·C′C·k₁k₂ multiply-accumulates for C′ channels out.
+
+    Raises:
+        ValueError: if the weights are for other channels or the kernel is larger than the padded map.
+
+    Differs:
+        From F.conv2d in memory, where each pixel stands k₁k₂/s² times.
+
+    Example:
+        >>> unfold_convolution(torch.randn(2, 3, 8, 8), torch.randn(16, 3, 3, 3), padding=1).shape
+        torch.Size([2, 16, 8, 8])
     """
     (channels, height, width), (_, reads, rows, columns) = x.shape[1:], weight.shape
     if reads != channels:
@@ -45,10 +56,24 @@ class DepthwiseSeparableConvolution(nn.Module):
 
     .. math:: y_{o,p} = \sum_c P_{o,c} \sum_\delta D_{c,\delta}\, x_{c,\,p+\delta} + b_o
 
-    It is the convolution whose weights factor, :math:`w_{o,c,\delta} = P_{o,c} D_{c,\delta}`. Shape: (batch, channels,
-    height, width) in and out. Cost for a k×k kernel: HWC(k² + C) multiply-accumulates, C(k² + C) + C parameters: about
-    1/C + 1/k² of the full convolution's. Errors: ValueError if ``kernel_size`` is not odd.
-    Differs from MobileNet in that no normalisation and no ReLU stand between or after; so one bias is enough.
+    It is the convolution whose weights factor, :math:`w_{o,c,\delta} = P_{o,c} D_{c,\delta}`.
+
+    Shape:
+        (batch, channels, height, width) in and out.
+
+    Cost:
+        For a k×k kernel: HWC(k² + C) multiply-accumulates, C(k² + C) + C parameters: about 1/C + 1/k² of the full
+        convolution's.
+
+    Raises:
+        ValueError: if ``kernel_size`` is not odd.
+
+    Differs:
+        From MobileNet in that no normalisation and no ReLU stand between or after; so one bias is enough.
+
+    Example:
+        >>> DepthwiseSeparableConvolution(64)(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def __init__(self, channels: int, *, kernel_size: int = 3) -> None:
@@ -68,9 +93,20 @@ class MatrixConvolution(nn.Module):
     .. math:: y_{o,p} = \sum_{c,\delta} w_{o,c,\delta}\, x_{c,\,p+\delta}
 
     The first kernels begin as the identity, one for each channel that comes in, so that a deep stack passes the image
-    on from the start. Shape: (batch, channels_in, height, width) in, (batch, channels, height, width) out. Cost for N
-    pixels: 9NC′C multiply-accumulates, 9C′C parameters.
-    Differs from ``nn.Conv2d`` in the shape of its weight, (channels, 9·channels_in), and in how it begins.
+    on from the start.
+
+    Shape:
+        (batch, channels_in, height, width) in, (batch, channels, height, width) out.
+
+    Cost:
+        For N pixels: 9NC′C multiply-accumulates, 9C′C parameters.
+
+    Differs:
+        From ``nn.Conv2d`` in the shape of its weight, (channels, 9·channels_in), and in how it begins.
+
+    Example:
+        >>> MatrixConvolution(64, 64)(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def __init__(self, channels_in: int, channels: int) -> None:

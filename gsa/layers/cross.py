@@ -15,15 +15,27 @@ class CrossAttention(nn.Module):
     .. math:: Y = \big[\operatorname{softmax}(Q_h K_h^\top/\sqrt d)\, V_h\big]_{h} W_o + b_o, \qquad
               Q = X W_q + b_q, \quad [K, V] = T W_{kv} + b_{kv}
 
-    Shapes: x is (batch, channels, height, width), and so is the output; the context T is (batch, tokens,
-    context_channels). The boolean ``mask``, (batch, tokens), is True at the tokens that may answer: padded words never
-    do. An image with no such token gets b_o alone, for the sum over nothing is zero. Each output pixel depends on that
-    pixel and the context, on no other pixel.
-    Cost for N pixels of C channels and n tokens of D: 2NC² + 2nDC + 2NnC multiply-accumulates; 2C² + 2DC + 4C
-    parameters.
-    Errors: ValueError if ``heads`` does not divide ``channels``, or if map, context and mask do not fit each other and
-    the widths that the layer was built for.
-    Differs from ``nn.MultiheadAttention`` in the mask: its ``key_padding_mask`` is True at what is left out.
+    Shape:
+        x is (batch, channels, height, width), and so is the output; the context T is (batch, tokens, context_channels).
+        The boolean ``mask``, (batch, tokens), is True at the tokens that may answer: padded words never do. An image
+        with no such token gets b_o alone, for the sum over nothing is zero. Each output pixel depends on that pixel and
+        the context, on no other pixel.
+
+    Cost:
+        For N pixels of C channels and n tokens of D: 2NC² + 2nDC + 2NnC multiply-accumulates; 2C² + 2DC + 4C
+        parameters.
+
+    Raises:
+        ValueError: if ``heads`` does not divide ``channels``, or if map, context and mask do not fit each other and the
+            widths that the layer was built for.
+
+    Differs:
+        From ``nn.MultiheadAttention`` in the mask: its ``key_padding_mask`` is True at what is left out.
+
+    Example:
+        >>> words = torch.randn(2, 7, 32)
+        >>> CrossAttention(64, context_channels=32)(torch.randn(2, 64, 8, 8), words).shape
+        torch.Size([2, 64, 8, 8])
     """
 
     def __init__(self, channels: int, heads: int = 4, *, context_channels: int) -> None:
@@ -73,11 +85,22 @@ class DecoupledCrossAttention(CrossAttention):
     softmax over both contexts would instead share out the attention: σ(l − l′) of it to the first and the rest to the
     second, where l and l′ are the logsumexp of the query's logits over each.
 
-    Shapes: as there; the second context is (batch, tokens′, second_channels), with a mask of its own. Cost: that of
-    cross-attention to the first and 2n′D′C + 2Nn′C multiply-accumulates more; 2D′C + 2C parameters more.
-    Errors: as there, for either context.
-    Differs from the authors' code in that q, kv and kv_second have biases, and kv_second does not start as a copy of
-    kv.
+    Shape:
+        As there; the second context is (batch, tokens′, second_channels), with a mask of its own.
+
+    Cost:
+        That of cross-attention to the first and 2n′D′C + 2Nn′C multiply-accumulates more; 2D′C + 2C parameters more.
+
+    Raises:
+        ValueError: as there, for either context.
+
+    Differs:
+        From the authors' code in that q, kv and kv_second have biases, and kv_second does not start as a copy of kv.
+
+    Example:
+        >>> layer = DecoupledCrossAttention(64, context_channels=32, second_channels=16)
+        >>> layer(torch.randn(2, 64, 8, 8), torch.randn(2, 7, 32), torch.randn(2, 5, 16)).shape
+        torch.Size([2, 64, 8, 8])
     """
 
     def __init__(

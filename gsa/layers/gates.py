@@ -19,9 +19,20 @@ class SqueezeExcitation(nn.Module):
 
     .. math:: y = \sigma\big(W_2\,\delta(W_1 \operatorname{GAP} x)\big) \odot x
 
-    δ is ReLU, W₁ reduces the C channels by ``reduction``. Shape: (batch, channels, height, width) in and out. Cost:
-    2C²/r multiply-accumulates (besides one product per pixel), 2C²/r + C/r + C parameters.
-    Errors: ValueError if ``reduction`` leaves no channel.
+    δ is ReLU, W₁ reduces the C channels by ``reduction``.
+
+    Shape:
+        (batch, channels, height, width) in and out.
+
+    Cost:
+        2C²/r multiply-accumulates (besides one product per pixel), 2C²/r + C/r + C parameters.
+
+    Raises:
+        ValueError: if ``reduction`` leaves no channel.
+
+    Example:
+        >>> SqueezeExcitation(64, reduction=4)(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def __init__(self, channels: int, *, reduction: int = 16) -> None:
@@ -41,10 +52,23 @@ class ChannelGate(nn.Module):
     .. math:: y = \sigma\big(W_2\,[\delta(W_1 \operatorname{GAP} x) + \delta(W_1 \operatorname{GMP} x)]\big) \odot x
 
     GAP and GMP average and maximise over all pixels; both pass through the same W₁ and W₂ and meet before σ. W₂ is
-    linear, so that one product serves both. Shape: (batch, channels, height, width) in and out. Cost: 3C²/r
-    multiply-accumulates (besides one product per pixel), 2C²/r parameters.
-    Errors: ValueError if ``reduction`` leaves no channel.
-    Differs from the authors' code in W₁ and W₂ having no biases, as in the paper.
+    linear, so that one product serves both.
+
+    Shape:
+        (batch, channels, height, width) in and out.
+
+    Cost:
+        3C²/r multiply-accumulates (besides one product per pixel), 2C²/r parameters.
+
+    Raises:
+        ValueError: if ``reduction`` leaves no channel.
+
+    Differs:
+        From the authors' code in W₁ and W₂ having no biases, as in the paper.
+
+    Example:
+        >>> ChannelGate(64, reduction=4)(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def __init__(self, channels: int, *, reduction: int = 16) -> None:
@@ -63,12 +87,27 @@ class SpatialGate(nn.Module):
 
     .. math:: y = \sigma\big(\operatorname{BN}(K * [\operatorname{mean}_c x;\ \max_c x])\big) \odot x
 
-    K is a convolution of ``kernel_size`` k from two channels to one. Shape: (batch, channels, height, width) in and
-    out, for any number of channels, so that the constructor takes none. Cost for a map of H × W: 2k²HW
-    multiply-accumulates (besides one product per pixel and channel), 2k² + 2 parameters.
-    Errors: ValueError if ``kernel_size`` is not odd. Paper: arXiv:1807.06521.
-    Differs from the paper in the batch normalization, which it leaves out and its authors' code has; from that code in
-    the order [mean; max], which is the paper's.
+    K is a convolution of ``kernel_size`` k from two channels to one.
+
+    Shape:
+        (batch, channels, height, width) in and out, for any number of channels, so that the constructor takes none.
+
+    Cost:
+        For a map of H × W: 2k²HW multiply-accumulates (besides one product per pixel and channel), 2k² + 2 parameters.
+
+    Raises:
+        ValueError: if ``kernel_size`` is not odd.
+
+    References:
+        ArXiv:1807.06521.
+
+    Differs:
+        From the paper in the batch normalization, which it leaves out and its authors' code has; from that code in the
+        order [mean; max], which is the paper's.
+
+    Example:
+        >>> SpatialGate()(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def __init__(self, *, kernel_size: int = 7) -> None:
@@ -86,9 +125,23 @@ class CBAM(nn.Module):
 
     .. math:: y = G_{\text{spatial}}\big(G_{\text{channel}}(x)\big)
 
-    with :class:`ChannelGate` and :class:`SpatialGate`. Shape: (batch, channels, height, width) in and out. Cost for a
-    map of H × W: 3C²/r + 2k²HW multiply-accumulates, 2C²/r + 2k² + 2 parameters.
-    Errors: ValueError if ``reduction`` leaves no channel or ``kernel_size`` is not odd. Paper: arXiv:1807.06521.
+    with :class:`ChannelGate` and :class:`SpatialGate`.
+
+    Shape:
+        (batch, channels, height, width) in and out.
+
+    Cost:
+        For a map of H × W: 3C²/r + 2k²HW multiply-accumulates, 2C²/r + 2k² + 2 parameters.
+
+    Raises:
+        ValueError: if ``reduction`` leaves no channel or ``kernel_size`` is not odd.
+
+    References:
+        ArXiv:1807.06521.
+
+    Example:
+        >>> CBAM(64)(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def __init__(self, channels: int, *, reduction: int = 16, kernel_size: int = 7) -> None:
@@ -107,14 +160,27 @@ class SelectiveKernel(nn.Module):
               z = \delta\big(\operatorname{BN}(W \operatorname{GAP} \textstyle\sum_m u_m)\big), \qquad
               u_m = \delta\big(\operatorname{BN}(K_m * x)\big)
 
-    K_m is a 3 × 3 convolution whose pixels are ``dilations[m]`` apart, so that two branches see 3 × 3 and 5 × 5; z is
-    d = max(C/r, 32) wide, with r = ``reduction``. In the words of :func:`~gsa.layers.attention.attend` every channel is
-    a head with one query, which is 1, and with the branches for keys. Shape: (batch, channels, height, width) in and
-    out. Cost for M branches, g = ``groups`` and a map of H × W: MHWC(9C/g + 1) + MC + (M + 1)Cd multiply-accumulates,
-    9MC²/g + (M + 1)Cd + 2MC + 2d parameters.
-    Errors: ValueError if there is no dilation, one below 1, ``groups`` that do not divide ``channels`` or a
-    ``reduction`` below 1; in training, PyTorch's for a batch of one image, as z has no pixels to be normalized over.
-    Differs from the paper in the default of ``groups``, which is 32 there.
+    K_m is a 3 × 3 convolution whose pixels are ``dilations[m]`` apart, so that two branches see 3 × 3 and 5 × 5; z is d
+    = max(C/r, 32) wide, with r = ``reduction``. In the words of :func:`~gsa.layers.attention.attend` every channel is a
+    head with one query, which is 1, and with the branches for keys.
+
+    Shape:
+        (batch, channels, height, width) in and out.
+
+    Cost:
+        For M branches, g = ``groups`` and a map of H × W: MHWC(9C/g + 1) + MC + (M + 1)Cd multiply-accumulates, 9MC²/g
+        + (M + 1)Cd + 2MC + 2d parameters.
+
+    Raises:
+        ValueError: if there is no dilation, one below 1, ``groups`` that do not divide ``channels`` or a ``reduction``
+            below 1; in training, PyTorch's for a batch of one image, as z has no pixels to be normalized over.
+
+    Differs:
+        From the paper in the default of ``groups``, which is 32 there.
+
+    Example:
+        >>> SelectiveKernel(64)(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def __init__(
@@ -154,11 +220,23 @@ class LargeKernelAttention(nn.Module):
     .. math:: y = W\,\big(K_{7,3} * (K_5 * x)\big) \odot x
 
     K₅ and K₇,₃ are depthwise convolutions, the second with pixels 3 apart; W mixes the channels. There is no σ: weights
-    may be negative or large. Shape: (batch, channels, height, width) in and out. Cost for a map of H × W:
-    HWC(C + 25) + 49C·3⌈H/3⌉·3⌈W/3⌉ multiply-accumulates (besides one product per pixel and channel), C² + 77C
-    parameters. The paper calls this a 21 × 21 kernel, after the one that it decomposes; 5 + 3·(7 − 1) is 23.
-    Differs from the authors' code in speed: every third pixel is gathered into a map of its own, where the dilated
-    convolution is a plain one. That takes half the time and, for these copies, a third more memory.
+    may be negative or large.
+
+    Shape:
+        (batch, channels, height, width) in and out.
+
+    Cost:
+        For a map of H × W: HWC(C + 25) + 49C·3⌈H/3⌉·3⌈W/3⌉ multiply-accumulates (besides one product per pixel and
+        channel), C² + 77C parameters. The paper calls this a 21 × 21 kernel, after the one that it decomposes; 5 + 3·(7
+        − 1) is 23.
+
+    Differs:
+        From the authors' code in speed: every third pixel is gathered into a map of its own, where the dilated
+        convolution is a plain one. That takes half the time and, for these copies, a third more memory.
+
+    Example:
+        >>> LargeKernelAttention(64)(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def __init__(self, channels: int) -> None:

@@ -13,7 +13,7 @@ SORTED, BUCKETS = "rounds b h (buckets m) d", "(rounds b h buckets) 1 m d"
 
 
 class LSHAttention(nn.Module):
-    r"""Self-attention inside buckets of similar queries and keys, in several rounds (arXiv:2203.04845, 2010.05315).
+    r"""Self-attention inside buckets of similar queries and keys (arXiv:2203.04845, arXiv:2010.05315).
 
     .. math:: y_i = \sum_r \frac{e^{\ell_{ri}}}{\sum_s e^{\ell_{si}}} \sum_{j \in \mathcal B_r(i)}
               e^{q_i^\top k_j - \ell_{ri}}\, v_j, \qquad \ell_{ri} = \log \sum_{j \in \mathcal B_r(i)} e^{q_i^\top k_j}
@@ -27,12 +27,24 @@ class LSHAttention(nn.Module):
     No gradient goes through the sorting. The directions are a buffer, the same in training and evaluation;
     :meth:`resample` draws new ones.
 
-    Shape: (batch, channels, height, width) in and out. Cost for N = height · width: 4NC² + ``rounds`` · NC·(3·bucket
-    + 2) multiply-accumulates (2·bucket to attend, bucket for ℓ, 2 to hash); 4C² + 4C parameters.
-    Errors: ValueError if ``heads`` does not divide ``channels``, ``bucket`` or ``rounds`` is less than 1, or buckets do
-    not divide the positions of the map.
-    Differs from the authors' code, which hashes the layer's input, draws directions anew in evaluation too and triples
-    the width of a head. Its shift b in a·x + b is left out: it moves all alike, so it changes no order.
+    Shape:
+        (batch, channels, height, width) in and out.
+
+    Cost:
+        For N = height · width: 4NC² + ``rounds`` · NC·(3·bucket + 2) multiply-accumulates (2·bucket to attend, bucket
+        for ℓ, 2 to hash); 4C² + 4C parameters.
+
+    Raises:
+        ValueError: if ``heads`` does not divide ``channels``, ``bucket`` or ``rounds`` is less than 1, or buckets do
+            not divide the positions of the map.
+
+    Differs:
+        From the authors' code, which hashes the layer's input, draws directions anew in evaluation too and triples the
+        width of a head. Its shift b in a·x + b is left out: it moves all alike, so it changes no order.
+
+    Example:
+        >>> LSHAttention(64, bucket=16)(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     directions: Tensor

@@ -87,8 +87,12 @@ def estimate_flow(
     .. math:: f_i = \sum_j \operatorname{softmax}_j(s\, t_i^\top t'_j)\, p_j - p_i
 
     t are :func:`patch_tokens` of the first image and t′ of the second. Nothing is learned; what is odd is ``patch``.
-    Costs N²(D + 2) multiply-accumulates for N pixels and tokens D wide. Differs from the paper in its features, which
-    are learned there, and in that nothing refines the flow.
+
+    Cost:
+        N²(D + 2) multiply-accumulates for N pixels and tokens D wide.
+
+    Differs:
+        From the paper in its features, which are learned there, and in that nothing refines the flow.
     """
     size = first.shape[-2:]
     q, k = patch_tokens(first, patch), patch_tokens(second, patch)

@@ -28,8 +28,9 @@ class Partition:
         """The map as groups of tokens, each ``width`` wide. Its gradient comes in channels_last memory, as does the map
         of :meth:`merge`.
 
-        Errors: ValueError if the map's sides are not multiples of the partition's step, or the tokens of another width
-        than the one asked for.
+        Raises:
+            ValueError: if the map's sides are not multiples of the partition's step, or the tokens of another width
+                than the one asked for.
         """
         self.check(*x.shape[-2:])
         pixels = x.permute(0, 2, 3, 1)
@@ -74,7 +75,7 @@ def divisors(n: int) -> list[int]:
 MAP = "(rows i) (columns j)"
 
 GLOBAL = Partition("global", "rows columns", "b (rows columns) c")
-"""One group: every pixel is a token, and all of them meet."""
+"""One group, in which every pixel is a token and meets all others."""
 
 
 def window(side: int, *, dilation: int = 1) -> Partition:

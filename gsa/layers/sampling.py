@@ -22,10 +22,16 @@ def bilinear_sample(
     .. math:: x(p) = \sum_q G(q, p)\, x(q), \qquad
               G(q, p) = \max(0, 1 - |q_y - p_y|)\,\max(0, 1 - |q_x - p_x|)
 
-    The map is zero outside. Written as the equation reads (arXiv:1703.06211), to be understood and tested against:
-    n points cost HW·C·n multiply-accumulates, and no parameters, where F.grid_sample needs but four pixels a point.
-    Differs from F.grid_sample in its units, and in the gradient of a point that is a whole pixel: G has kinks there,
-    at which autograd takes the slope 0 and PyTorch's kernels that towards the next pixel.
+    The map is zero outside. Written as the equation reads (arXiv:1703.06211), to be understood and tested against: n
+    points cost HW·C·n multiply-accumulates, and no parameters, where F.grid_sample needs but four pixels a point.
+
+    Differs:
+        From F.grid_sample in its units, and in the gradient of a point that is a whole pixel: G has kinks there, at
+        which autograd takes the slope 0 and PyTorch's kernels that towards the next pixel.
+
+    Example:
+        >>> bilinear_sample(torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]]), torch.tensor([[[0.5, 0.5]]]))
+        tensor([[[1.5000]]])
     """
     row, column = points[..., None, :].unbind(-1)
     rows = (1 - (torch.arange(x.shape[2], device=x.device) - row).abs()).relu()
@@ -43,9 +49,21 @@ class SpatialTransformer(nn.Module):
     D = ``hidden`` channels with ReLU, averaged over 4×4 cells: an average over all would not know where things are.
     W and b start at zero, so the layer starts as the identity. Through θ every pixel reads all of the map.
 
-    Shape: (batch, channels, height, width) in and out. Cost: 9CD·⌈H/2⌉⌈W/2⌉ + 9D²·⌈H/4⌉⌈W/4⌉ + 96D multiply-accumulates
-    besides the sampling, 9CD + 9D² + 98D + 6 parameters. Errors: ValueError if ``hidden`` is not positive.
-    Differs from the paper's in that θ is the identity plus what is regressed, so that weight decay draws to no change.
+    Shape:
+        (batch, channels, height, width) in and out.
+
+    Cost:
+        9CD·⌈H/2⌉⌈W/2⌉ + 9D²·⌈H/4⌉⌈W/4⌉ + 96D multiply-accumulates besides the sampling, 9CD + 9D² + 98D + 6 parameters.
+
+    Raises:
+        ValueError: if ``hidden`` is not positive.
+
+    Differs:
+        From the paper's in that θ is the identity plus what is regressed, so that weight decay draws to no change.
+
+    Example:
+        >>> SpatialTransformer(64)(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def __init__(self, channels: int, *, hidden: int = 32) -> None:
@@ -79,8 +97,11 @@ def affine_grid(
 ) -> Float[Tensor, "batch {height} {width} 2"]:
     """Where θ sends the middle of every pixel, as (horizontal, vertical) from −1 to 1 between the map's outer edges.
 
-    Equals F.affine_grid with align_corners=False. Differs from it in that autocast leaves it alone: rounded to
-    bfloat16, as matrix products are, even the identity of a 224×224 map is off by .2 pixels.
+    Equals F.affine_grid with align_corners=False.
+
+    Differs:
+        From it in that autocast leaves it alone: rounded to bfloat16, as matrix products are, even the identity of a
+        224×224 map is off by .2 pixels.
     """
     row, column = ((2 * torch.arange(n, device=theta.device, dtype=theta.dtype) + 1) / n - 1 for n in (height, width))
     to_right, to_bottom, shift = theta[:, None, None].unbind(-1)
@@ -98,11 +119,23 @@ class DeformableConvolution(nn.Module):
     channels, and so ½ at the start. Of the offsets' 2k² channels the even ones are vertical. A pixel reads its own
     window and the four pixels around each place.
 
-    Shape: (batch, channels, height, width) in and out. Cost: HWCk²(C + 2k²) multiply-accumulates besides the sampling,
-    Ck²(C + 2k²) + C + 2k² parameters; 3k² for 2k² if modulated. Computed in the precision of its weights, also under
-    autocast: torchvision's kernel takes no bfloat16 on the CPU. Nor does it know second derivatives and torch.func,
-    for which there is :func:`deform_by_sampling`. Errors: ValueError if ``kernel_size`` is not odd.
-    Differs from torchvision's DeformConv2d in that it computes the offsets itself.
+    Shape:
+        (batch, channels, height, width) in and out.
+
+    Cost:
+        HWCk²(C + 2k²) multiply-accumulates besides the sampling, Ck²(C + 2k²) + C + 2k² parameters; 3k² for 2k² if
+        modulated. Computed in the precision of its weights, also under autocast: torchvision's kernel takes no bfloat16
+        on the CPU. Nor does it know second derivatives and torch.func, for which there is :func:`deform_by_sampling`.
+
+    Raises:
+        ValueError: if ``kernel_size`` is not odd.
+
+    Differs:
+        From torchvision's DeformConv2d in that it computes the offsets itself.
+
+    Example:
+        >>> DeformableConvolution(64)(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def __init__(self, channels: int, *, kernel_size: int = 3, modulated: bool = False) -> None:
@@ -142,10 +175,17 @@ def deform_by_sampling(
 
     .. math:: y_o(p) = \sum_{c,n} w_{o,c,n}\, m_n(p)\; x_c\big(p + p_n + \Delta p_n(p)\big) + b_o
 
-    ``offset`` is Δp, (y, x) of every tap in turn; ``mask`` is m, by default 1. Cost for k² taps and C′ channels out:
-    HWCk²(HW + C′) multiply-accumulates. Errors: ValueError if the side of ``weight`` is not odd or ``offset`` does not
-    have two channels for each tap. Differs from torchvision's deform_conv2d in the gradient of offsets that are whole
-    numbers (see :func:`bilinear_sample`): here it is zero, so offsets that start at zero stay there.
+    ``offset`` is Δp, (y, x) of every tap in turn; ``mask`` is m, by default 1.
+
+    Cost:
+        For k² taps and C′ channels out: HWCk²(HW + C′) multiply-accumulates.
+
+    Raises:
+        ValueError: if the side of ``weight`` is not odd or ``offset`` does not have two channels for each tap.
+
+    Differs:
+        From torchvision's deform_conv2d in the gradient of offsets that are whole numbers (see
+        :func:`bilinear_sample`): here it is zero, so offsets that start at zero stay there.
     """
     side = weight.shape[-1]
     check_kernel_size(side)

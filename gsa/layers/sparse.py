@@ -20,11 +20,23 @@ class GlobalSparseAttention(nn.Module):
     patches nests: ``patch=(k₁, k₂)`` folds every sub-image again, which adds one hop and leaves HW/(k₁k₂)² tokens to
     the first. Patch sides are then the digits of a mixed-radix number, and each hop changes one digit of the position.
 
-    Shape: (batch, channels, height, width) in and out. Cost with one patch: 2·4·HWC² + 2HWC(L + k²)
-    multiply-accumulates, least at k² = √(HW); 2(4C² + 4C) parameters. Each further patch adds 4HWC² + 2HWC·k².
-    Errors: ValueError if ``heads`` does not divide ``channels`` or the patches do not tile the map.
-    Related: interlaced sparse self-attention (arXiv:1907.12273), CrossFormer (arXiv:2108.00154), MaxViT
-    (arXiv:2204.01697), which has the two hops in the other order, each with its own residual branch.
+    Shape:
+        (batch, channels, height, width) in and out.
+
+    Cost:
+        With one patch: 2·4·HWC² + 2HWC(L + k²) multiply-accumulates, least at k² = √(HW); 2(4C² + 4C) parameters. Each
+        further patch adds 4HWC² + 2HWC·k².
+
+    Raises:
+        ValueError: if ``heads`` does not divide ``channels`` or the patches do not tile the map.
+
+    References:
+        Interlaced sparse self-attention (arXiv:1907.12273), CrossFormer (arXiv:2108.00154), MaxViT (arXiv:2204.01697),
+        which has the two hops in the other order, each with its own residual branch.
+
+    Example:
+        >>> GlobalSparseAttention(64, patch=4)(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def __init__(self, channels: int, heads: int = 4, *, patch: int | Sequence[int]) -> None:
@@ -55,10 +67,19 @@ class FoldedGlobalSparseAttention(nn.Module):
     is channel attention on the folded map, the second is ViT's attention between patches; nothing in it is sparse.
     The L × L matrices tie the layer to the map ``size`` = (height, width) that it is built for.
 
-    Shape: (batch, channels, height, width) in and out. Cost: 6·HWC·(HW/k² + Ck²) multiply-accumulates, least at
-    k⁴ = HW/C; 4L² + 4D² + 4(L + D) parameters.
-    Errors: ValueError if the patch does not tile ``size``, if ``heads`` does not divide L and D, or if a map of another
-    size comes in.
+    Shape:
+        (batch, channels, height, width) in and out.
+
+    Cost:
+        6·HWC·(HW/k² + Ck²) multiply-accumulates, least at k⁴ = HW/C; 4L² + 4D² + 4(L + D) parameters.
+
+    Raises:
+        ValueError: if the patch does not tile ``size``, if ``heads`` does not divide L and D, or if a map of another
+            size comes in.
+
+    Example:
+        >>> FoldedGlobalSparseAttention(64, size=(16, 16), patch=2)(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def __init__(self, channels: int, heads: int = 4, *, size: tuple[int, int], patch: int) -> None:

@@ -24,14 +24,25 @@ class StandAloneSelfAttention(nn.Module):
     serve all heads. Neighbours outside the map take no part in the softmax. A ``stride`` s keeps every s-th query in
     both directions; keys and values stay whole.
 
-    Shape: (batch, channels, height, width) in, (batch, channels, ⌈height/s⌉, ⌈width/s⌉) out. Cost for N pixels and
-    M queries that squares of b × b tile (b = 8, or the whole side of a smaller output), with p the least period ≥ k for
-    which C/h + 2p is a multiple of 8: 2NC² + M(C² + pC + 2(s(b − 1) + k)²(C + 2ph)) multiply-accumulates with h heads,
-    of which the pairs that meet need 2Mk²C; 3C² + kC/h parameters. Recorded weights are (blocks, batch · heads,
-    queries, gathered keys).
-    Errors: ValueError if ``heads`` does not divide ``channels`` into even widths, if ``kernel_size`` is not odd or if
-    ``stride`` is not positive.
-    Differs from the paper in that the projections of a head see all channels, not the head's own.
+    Shape:
+        (batch, channels, height, width) in, (batch, channels, ⌈height/s⌉, ⌈width/s⌉) out.
+
+    Cost:
+        For N pixels and M queries that squares of b × b tile (b = 8, or the whole side of a smaller output), with p the
+        least period ≥ k for which C/h + 2p is a multiple of 8: 2NC² + M(C² + pC + 2(s(b − 1) + k)²(C + 2ph))
+        multiply-accumulates with h heads, of which the pairs that meet need 2Mk²C; 3C² + kC/h parameters. Recorded
+        weights are (blocks, batch · heads, queries, gathered keys).
+
+    Raises:
+        ValueError: if ``heads`` does not divide ``channels`` into even widths, if ``kernel_size`` is not odd or if
+            ``stride`` is not positive.
+
+    Differs:
+        From the paper in that the projections of a head see all channels, not the head's own.
+
+    Example:
+        >>> StandAloneSelfAttention(64)(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def __init__(self, channels: int, heads: int = 4, *, kernel_size: int = 7, stride: int = 1) -> None:
@@ -128,11 +139,19 @@ class AttentionStem(nn.Module):
     that depend on place let the layer learn filters, as a convolution does. Position enters through them alone. Batch
     normalisation and the maximum over each block follow (arXiv:1906.05909).
 
-    Shape: (batch, in_channels, height, width) in, (batch, channels, height / window, width / window) out. Cost for N
-    pixels, C channels, c of them in the image, and window w: 3NcC + 2Nw²C + w²M(cC + C/h) multiply-accumulates with h
-    heads; (2 + M)cC + (2w + M)C/h + 2C parameters.
-    Errors: ValueError if ``heads`` does not divide ``channels``, if there is no mixture or if blocks do not tile the
-    map.
+    Shape:
+        (batch, in_channels, height, width) in, (batch, channels, height / window, width / window) out.
+
+    Cost:
+        For N pixels, C channels, c of them in the image, and window w: 3NcC + 2Nw²C + w²M(cC + C/h)
+        multiply-accumulates with h heads; (2 + M)cC + (2w + M)C/h + 2C parameters.
+
+    Raises:
+        ValueError: if ``heads`` does not divide ``channels``, if there is no mixture or if blocks do not tile the map.
+
+    Example:
+        >>> AttentionStem(64)(torch.randn(2, 3, 32, 32)).shape
+        torch.Size([2, 64, 8, 8])
     """
 
     def __init__(

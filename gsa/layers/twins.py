@@ -21,10 +21,22 @@ class LocallyGroupedAttention(SelfAttention):
     with :math:`\mathcal W(i)` the pixels in the window of pixel i, per head. A partial window is padded, but its
     padding is no key: it is masked out of the softmax. Where the window divides the map there is no padding, no mask.
 
-    Shape: (batch, channels, height, width) in and out. Cost for G = ⌈height/window⌉·⌈width/window⌉ windows of
-    n = window² places: G·(4nC² + 2n²C) multiply-accumulates; 4C² + 4C parameters.
-    Errors: ValueError if ``heads`` does not divide ``channels`` or ``window`` is less than 1.
-    Differs from ``timm.models.twins.LocallyGroupedAttn`` in partial windows, where timm's padding attends as zeros.
+    Shape:
+        (batch, channels, height, width) in and out.
+
+    Cost:
+        For G = ⌈height/window⌉·⌈width/window⌉ windows of n = window² places: G·(4nC² + 2n²C) multiply-accumulates; 4C²
+        + 4C parameters.
+
+    Raises:
+        ValueError: if ``heads`` does not divide ``channels`` or ``window`` is less than 1.
+
+    Differs:
+        From ``timm.models.twins.LocallyGroupedAttn`` in partial windows, where timm's padding attends as zeros.
+
+    Example:
+        >>> LocallyGroupedAttention(64, window=4)(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def __init__(self, channels: int, heads: int = 4, *, window: int) -> None:
@@ -44,7 +56,7 @@ class LocallyGroupedAttention(SelfAttention):
 
 
 class GlobalSubsampledAttention(nn.Module):
-    r"""Attention of every pixel to a map subsampled by a strided convolution (arXiv:2104.13840; PVT, 2102.12122).
+    r"""Attention of every pixel to a map subsampled by a strided convolution (arXiv:2104.13840; PVT, arXiv:2102.12122).
 
     .. math:: Y = \big[\operatorname{softmax}(Q_h K_h^\top/\sqrt d)\, V_h\big]_{h} W_o + b_o, \qquad
               Q = X W_q + b_q, \quad [K, V] = \operatorname{LN}(\operatorname{sr} X)\, W_{kv} + b_{kv}
@@ -53,10 +65,20 @@ class GlobalSubsampledAttention(nn.Module):
     and value. With r = 1 there is neither ``sr`` nor LN: plain self-attention. Where one key is left, its weight is 1
     for every query, so the output is the same at every position.
 
-    Shape: (batch, channels, height, width) in and out. Cost for N = height · width: NC²(3 + 2/r²) + 2N²C/r²
-    multiply-accumulates, (r² + 4)C² + 7C parameters; for r = 1, 4NC² + 2N²C and 4C² + 4C.
-    Errors: ValueError if ``heads`` does not divide ``channels`` or the reduction does not divide the map's sides
-    (others drop the remaining rows and columns).
+    Shape:
+        (batch, channels, height, width) in and out.
+
+    Cost:
+        For N = height · width: NC²(3 + 2/r²) + 2N²C/r² multiply-accumulates, (r² + 4)C² + 7C parameters; for r = 1,
+        4NC² + 2N²C and 4C² + 4C.
+
+    Raises:
+        ValueError: if ``heads`` does not divide ``channels`` or the reduction does not divide the map's sides (others
+            drop the remaining rows and columns).
+
+    Example:
+        >>> GlobalSubsampledAttention(64, reduction=4)(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def __init__(self, channels: int, heads: int = 4, *, reduction: int) -> None:
@@ -82,8 +104,15 @@ class PositionEncodingGenerator(nn.Module):
 
     .. math:: y_{c,i} = x_{c,i} + b_c + \sum_{\delta \in \{-1,0,1\}^2} w_{c,\delta}\, x_{c,i+\delta}
 
-    Shape: (batch, channels, height, width) in and out. Cost: 9C · height · width multiply-accumulates; 10C parameters,
-    called ``proj.0`` as in timm.
+    Shape:
+        (batch, channels, height, width) in and out.
+
+    Cost:
+        9C · height · width multiply-accumulates; 10C parameters, called ``proj.0`` as in timm.
+
+    Example:
+        >>> PositionEncodingGenerator(64)(torch.randn(2, 64, 16, 16)).shape
+        torch.Size([2, 64, 16, 16])
     """
 
     def __init__(self, channels: int) -> None:

@@ -8,9 +8,12 @@ from torch import Tensor, nn
 class BasicCNN(nn.Module):
     """Convolution 5×5, convolution 3×3, each with max pooling and ReLU, then one linear layer over all that is left.
 
-    Shape: (batch, in_channels, size, size) in, (batch, classes) logits out. For digits of 28×28 it has 7,090
-    parameters: 260 and 1,820 in the convolutions, 5,010 in the linear layer.
-    Errors: ValueError for images too small to leave a pixel.
+    Shape:
+        (batch, in_channels, size, size) in, (batch, classes) logits out. For digits of 28×28 it has 7,090 parameters:
+        260 and 1,820 in the convolutions, 5,010 in the linear layer.
+
+    Raises:
+        ValueError: for images too small to leave a pixel.
     """
 
     def __init__(self, classes: int = 10, *, in_channels: int = 1, size: int = 28) -> None:

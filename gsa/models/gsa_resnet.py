@@ -36,12 +36,17 @@ class GSAResNet(nn.Module):
     computes is added to what it is given, without normalisation. ``stages`` says where it stands: 0 is before the stem;
     the source has all of 0 to 4.
 
-    Shape: (batch, in_channels, height, width) in, for images of ``size``; (batch, classes) out. With ``gsa-folded``
-    everywhere and images of 32 × 32 most of its 59.4 M parameters are the D × D projections of the layer's second
-    stage.
-    Errors: ValueError for a mechanism that is none of ``none``, ``gsa-folded`` and ``gsa``, a stage that there is not,
-    or patches that do not tile the maps.
-    Differs from the source, as far as that is known, in nothing; its recipe for training is not given.
+    Shape:
+        (batch, in_channels, height, width) in, for images of ``size``; (batch, classes) out. With ``gsa-folded``
+        everywhere and images of 32 × 32 most of its 59.4 M parameters are the D × D projections of the layer's second
+        stage.
+
+    Raises:
+        ValueError: for a mechanism that is none of ``none``, ``gsa-folded`` and ``gsa``, a stage that there is not, or
+            patches that do not tile the maps.
+
+    Differs:
+        From the source, as far as that is known, in nothing; its recipe for training is not given.
     """
 
     def __init__(

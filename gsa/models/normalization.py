@@ -23,7 +23,8 @@ class _Sum(torch.autograd.Function):
 class SynchronizedBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d over the union of the processes' batches, which must be of equal size.
 
-    Differs from ``nn.SyncBatchNorm`` in that it also runs on the CPU.
+    Differs:
+        From ``nn.SyncBatchNorm`` in that it also runs on the CPU.
     """
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:

@@ -39,7 +39,8 @@ resnet8, resnet20, resnet18 = MODELS["resnet8"], MODELS["resnet20"], MODELS["res
 def build_model(name: str, width: int | None = None, **options) -> nn.Module:
     """The network ``name`` with the options of its constructor; ``width`` None is its own.
 
-    Errors: ValueError if there is none of that name.
+    Raises:
+        ValueError: if there is none of that name.
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; there are {', '.join(MODELS)}")

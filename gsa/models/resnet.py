@@ -52,9 +52,13 @@ class ResNet(nn.Module):
     (counted from 1) comes one :class:`MixingBlock` with ``mechanism``; ``"none"`` adds nothing at all. ``block`` builds
     the blocks from (channels in, channels, stride). A ``stem_window`` above 0 puts an AttentionStem of such windows in
     the place of the 3×3 stem, and the first stage gets a map as many times smaller.
-    Shape: (batch, in_channels, height, width) in, for images of ``size`` (height, width); (batch, classes) out.
-    Errors: ValueError for an unknown mechanism, a stage that the network does not have, a mechanism that does not
-    fit the map of its stage, or a stem that does not tile the image.
+
+    Shape:
+        (batch, in_channels, height, width) in, for images of ``size`` (height, width); (batch, classes) out.
+
+    Raises:
+        ValueError: for an unknown mechanism, a stage that the network does not have, a mechanism that does not fit the
+            map of its stage, or a stem that does not tile the image.
     """
 
     def __init__(

@@ -16,15 +16,22 @@ class StandAloneBlock(nn.Module):
     is the identity. At odd sides the last squares are smaller. The shortcut is that of
     :class:`~gsa.models.resnet.BasicBlock`.
 
-    Shape: (batch, channels_in, height, width) in, (batch, channels, ⌈height/stride⌉, ⌈width/stride⌉) out.
-    Cost: that of StandAloneSelfAttention with C′ channels on the map that comes in and with C on the map that goes out,
-    and 2C′C multiply-accumulates per pixel that goes out if the shape changes. Parameters: 3(C′² + C²) + k(C′ + C)/h
-    of attention with h heads and k × k neighbours, 4C of norms, and C′C + 2C of the shortcut if the shape changes, C′C
-    of P if the channels do.
-    Errors: ValueError if ``heads`` does not divide ``channels_in`` and ``channels`` into even widths, or if
-    ``kernel_size`` is not odd.
-    Differs from the paper, which has bottlenecks, whose 1×1 convolutions change the channels, in all that follows from
-    the basic block.
+    Shape:
+        (batch, channels_in, height, width) in, (batch, channels, ⌈height/stride⌉, ⌈width/stride⌉) out.
+
+    Cost:
+        That of StandAloneSelfAttention with C′ channels on the map that comes in and with C on the map that goes out,
+        and 2C′C multiply-accumulates per pixel that goes out if the shape changes. Parameters: 3(C′² + C²) + k(C′ +
+        C)/h of attention with h heads and k × k neighbours, 4C of norms, and C′C + 2C of the shortcut if the shape
+        changes, C′C of P if the channels do.
+
+    Raises:
+        ValueError: if ``heads`` does not divide ``channels_in`` and ``channels`` into even widths, or if
+            ``kernel_size`` is not odd.
+
+    Differs:
+        From the paper, which has bottlenecks, whose 1×1 convolutions change the channels, in all that follows from the
+        basic block.
     """
 
     def __init__(self, channels_in: int, channels: int, stride: int, *, heads: int = 4, kernel_size: int = 7) -> None:

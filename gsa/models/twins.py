@@ -59,10 +59,16 @@ class Twins(nn.Module):
     Each stage embeds patches and goes through its blocks, with a position encoding generator after the first. With a
     ``window`` its blocks attend in turn inside windows and to the subsampled map; without one, always to the latter.
     The sequences hold one number a stage. Keys of the state dict are timm's.
-    Shape: (batch, in_channels, height, width) in, (batch, classes) out.
-    Errors: ValueError if the sides of the image are no multiples of the patches times the reductions (32 for the two
-    published here). Windows may be partial.
-    Differs from timm's in having neither dropout nor an initialisation of its own.
+
+    Shape:
+        (batch, in_channels, height, width) in, (batch, classes) out.
+
+    Raises:
+        ValueError: if the sides of the image are no multiples of the patches times the reductions (32 for the two
+            published here). Windows may be partial.
+
+    Differs:
+        From timm's in having neither dropout nor an initialisation of its own.
     """
 
     def __init__(
@@ -106,8 +112,8 @@ class Twins(nn.Module):
 
 
 twins_svt = partial(Twins, (64, 128, 256, 512), (2, 4, 8, 16), (2, 2, 10, 4), (4, 4, 4, 4), window=7)
-"""Twins-SVT-S: windows of 7 × 7 and subsampled maps in turn; 2.9 G multiply-accumulates at 224 × 224, 24.1 M
+"""Twins-SVT-S, with windows of 7 × 7 and subsampled maps in turn; 2.9 G multiply-accumulates at 224 × 224, 24.1 M
 parameters."""
 
 twins_pcpvt = partial(Twins, (64, 128, 320, 512), (1, 2, 5, 8), (3, 4, 6, 3), (8, 8, 4, 4))
-"""Twins-PCPVT-S: the pyramid of PVT with generated positions; 3.8 G multiply-accumulates, 24.1 M parameters."""
+"""Twins-PCPVT-S, the pyramid of PVT with generated positions; 3.8 G multiply-accumulates, 24.1 M parameters."""

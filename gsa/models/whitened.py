@@ -45,13 +45,18 @@ class WhitenedNet(nn.Module):
     maximum over the map and a linear layer. After each of ``stages`` (counted from 1) follows one
     :class:`~gsa.models.resnet.MixingBlock` with ``mechanism``.
 
-    Shape: (batch, in_channels, height, width) in, for images of ``size`` (height, width); (batch, classes) out. One
-    row and one column of zeros before the image keep the map of the stem as large as the image, so that the groups
-    leave a half, a quarter and an eighth of each side, rounded down; without ``padded`` the stem loses a row and a
-    column, as the published one does, and 32×32 images leave maps of 15, 7 and 3 pixels a side.
-    Errors: ValueError for images too small, for a stage that there is not, or a mechanism that does not fit its map.
-    Differs from the published network in the mechanism, in ``padded``, in its widths, in its last layer (a bias, and no
-    factor of 1/9), in the ε of its norms and in how the bias of the stem begins.
+    Shape:
+        (batch, in_channels, height, width) in, for images of ``size`` (height, width); (batch, classes) out. One row
+        and one column of zeros before the image keep the map of the stem as large as the image, so that the groups
+        leave a half, a quarter and an eighth of each side, rounded down; without ``padded`` the stem loses a row and a
+        column, as the published one does, and 32×32 images leave maps of 15, 7 and 3 pixels a side.
+
+    Raises:
+        ValueError: for images too small, for a stage that there is not, or a mechanism that does not fit its map.
+
+    Differs:
+        From the published network in the mechanism, in ``padded``, in its widths, in its last layer (a bias, and no
+        factor of 1/9), in the ε of its norms and in how the bias of the stem begins.
     """
 
     def __init__(

@@ -28,7 +28,9 @@ class Ledger:
     """Finished runs, one file <path>/<study>/<arm>-<seed>.json each, all checked on opening and never overwritten.
 
     Nothing is cached: several processes may add to one ledger, and each sees what the others have finished.
-    Errors: ValueError naming file and field where a file is not a record, is misnamed, or mixes recipes in one arm.
+
+    Raises:
+        ValueError: naming file and field where a file is not a record, is misnamed, or mixes recipes in one arm.
     """
 
     def __init__(self, path: str | Path = PUBLISHED):

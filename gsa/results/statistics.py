@@ -60,7 +60,7 @@ class SeedCorrelation:
 
     @property
     def paired(self) -> bool:
-        """The rule: pair runs by seed where the interval lies above zero, else compare two samples.
+        """Pair runs by seed where the interval lies above zero, else compare two samples.
 
         It looks at how seeds move all arms together, never at how far apart two arms are. In one of forty studies whose
         runs have nothing in common it pairs by accident, and of those more than 5 % find a difference that is not

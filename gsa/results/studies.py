@@ -72,7 +72,8 @@ class Study:
     def runs(self, ledger: Ledger, arms: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Config]:
         """All runs of the study, or of these arms and seeds: one seed of every arm after the other.
 
-        Errors: as :meth:`multiplier`.
+        Raises:
+            ValueError: as :meth:`multiplier`.
         """
         multipliers = {arm: self.multiplier(arm, ledger) for arm in arms or self.arms}
         return [self.config(arm, seed, best) for seed in seeds or self.seeds for arm, best in multipliers.items()]

@@ -22,7 +22,9 @@ from gsa.training.record import TrainingError
 def alone(path: Path) -> Iterator[None]:
     """Inside, no other process works on the checkpoint at ``path``.
 
-    Errors: TrainingError that names the process that does, OSError where the folder cannot be written.
+    Raises:
+        TrainingError: that names the process that does
+        OSError: where the folder cannot be written.
     """
     lock, holder = (path.with_name(f".{path.stem}.{kind}") for kind in ("lock", "holder"))
     try:
@@ -62,7 +64,8 @@ def load_state(path: Path) -> dict[str, Any]:
 def load_tensors(path: Path, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
     """Put the tensors of a checkpoint back into the model and the optimizers that it was made from.
 
-    Errors: ValueError that names the file where it is damaged or of another network.
+    Raises:
+        ValueError: that names the file where it is damaged or of another network.
     """
     tensors = _read(path)[1]
     weights = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}

@@ -42,7 +42,7 @@ class Config:
     batch: int = 250
     """Images a step, over all processes."""
     optimizer: Literal["muon", "sgd"] = "muon"
-    """Who trains the host: "muon" its kernels, with AdamW for its head, biases and norms; or "sgd" all of it."""
+    """Who trains the host, "muon" its kernels, with AdamW for its head, biases and norms, or "sgd" all of it."""
     lr: float = 0.16
     """Peak learning rate of the host's kernels, under "sgd" of all of the host."""
     momentum: float = 0.6

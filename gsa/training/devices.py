@@ -18,7 +18,9 @@ def accelerated(precision: str) -> Iterator[Accelerator]:
 
     accelerate keeps one precision a process: one that the caller has is put back at the end. Options that accelerate
     takes from the environment, as ``accelerate launch`` sets them, change nothing here but devices and processes.
-    Errors: ValueError for fp16 without a GPU, or for parts of a network on several devices.
+
+    Raises:
+        ValueError: for fp16 without a GPU, or for parts of a network on several devices.
     """
     device = torch.device(PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device)
     precision = best_precision(device) if precision == "auto" else precision

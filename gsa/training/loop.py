@@ -39,9 +39,12 @@ def train(config: Config, *, dataset: Dataset | None = None, checkpoints: str | 
     With ``checkpoints`` a directory, every epoch ends with a checkpoint there, and a run that was killed goes on from
     its last one to the same end. Under ``accelerate launch`` every process takes its share of each batch. The caller's
     random numbers and accelerator stay as they are; on the CPU freed memory stays with the process from here on
-    (:func:`~gsa.training.devices.keep_freed_memory`).
-    Errors: ValueError for what cannot be trained (a batch larger than the data), TrainingError for a run that diverges,
-    outgrows the memory or is trained by another process at this moment, OSError for a directory that cannot be written.
+    (``gsa.training.devices.keep_freed_memory``).
+
+    Raises:
+        ValueError: for what cannot be trained (a batch larger than the data)
+        TrainingError: for a run that diverges, outgrows the memory or is trained by another process at this moment
+        OSError: for a directory that cannot be written.
     """
     path = Path(checkpoints) / f"{config.name}.safetensors" if checkpoints else None
     try:

@@ -20,7 +20,9 @@ def make_optimizers(model: nn.Module, config: Config) -> list[torch.optim.Optimi
     "muon": Muon (https://kellerjordan.github.io/posts/muon) for every :class:`~gsa.layers.MatrixConvolution`, in a
     mechanism too, and AdamW for the head, the biases and the norms. "sgd": SGD with Nesterov momentum for all of it.
     Nothing decays but matrices.
-    Errors: ValueError for "muon" on a host that has no such convolutions, or with a torch that has no Muon.
+
+    Raises:
+        ValueError: for "muon" on a host that has no such convolutions, or with a torch that has no Muon.
     """
     kernels = [m.weight for m in model.modules() if isinstance(m, MatrixConvolution)]
     attention = inside(model, ATTENTION)

@@ -32,7 +32,8 @@ class Trained(NamedTuple):
 def pack(run: Run) -> bytes:
     """The network of a run as a safetensors file; numbers are rounded to half precision.
 
-    Errors: as :func:`check_size`.
+    Raises:
+        ValueError: as :func:`check_size`.
     """
     check_size(run.model)
     tensors = {f"model/{name}": tensor for name, tensor in run.model.state_dict().items()}
