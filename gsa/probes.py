@@ -29,7 +29,7 @@ def untouched(module: nn.Module, *, training: bool = False) -> Iterator[None]:
     modes, buffers = [part.training for part in parts], [dict(part.named_buffers(recurse=False)) for part in parts]
     gradients = [(parameter, parameter.grad) for parameter in module.parameters()]
     try:
-        for part, own in zip(parts, buffers):
+        for part, own in zip(parts, buffers, strict=True):
             for name, buffer in own.items():
                 setattr(part, name, buffer.clone())
         for parameter, _ in gradients:
@@ -38,7 +38,7 @@ def untouched(module: nn.Module, *, training: bool = False) -> Iterator[None]:
         with torch.random.fork_rng():
             yield
     finally:
-        for part, mode, own in zip(parts, modes, buffers):
+        for part, mode, own in zip(parts, modes, buffers, strict=True):
             part.training = mode
             for name, buffer in own.items():
                 setattr(part, name, buffer)

@@ -1,5 +1,7 @@
 """Cross-attention is that of PyTorch, decoupled a sum of two; words find figures, and pixels where they have gone."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -534,3 +536,12 @@ def test_flow_is_the_loop_over_pairs_of_patches():
 
 def assert_close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_masked_word_does_nothing_whatever_it_holds(recorded):
+    layer, x, words = CrossAttention(8, 2, context_channels=4), torch.randn(2, 8, 2, 2), torch.randn(2, 3, 4)
+    mask = torch.tensor([[True, False, True], [True, True, False]])
+    spoiled = words.masked_fill(~mask[..., None], float("nan"))
+    with record_weights() if recorded else nullcontext():
+        torch.testing.assert_close(layer(x, spoiled, mask), layer(x, words, mask))

@@ -448,3 +448,21 @@ def test_autocast_keeps_it_near_full_precision_forward_and_backward(build, dtype
     half, full = (torch.autograd.grad(y.square().sum(), layer.parameters()) for y in (half, full))
     for one, other in zip(half, full):
         assert F.cosine_similarity(one.flatten(), other.flatten(), dim=0) > 0.95
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e30])
+def test_what_is_no_number_ends_in_no_number_and_kills_nobody(modulated, bad):
+    layer, x = DeformableConvolution(4, modulated=modulated), torch.randn(1, 4, 8, 8)
+    nn.init.normal_(layer.conv_offset.weight)
+    x[0, 0, 4, 4] = bad
+    y = layer(x)
+    assert not y[..., 3:6, 3:6].isfinite().all() or bad == 1e30
+    assert y[..., 0, 0].isfinite().all()
+    y.sum().backward()
+
+
+def test_places_far_outside_read_zeros():
+    layer, x = DeformableConvolution(4), torch.randn(1, 4, 8, 8)
+    nn.init.constant_(layer.conv_offset.bias, 1e6)
+    torch.testing.assert_close(layer(x), layer.conv.bias[:, None, None].expand(1, 4, 8, 8))

@@ -364,3 +364,8 @@ def test_blocks_attend_in_turn_inside_windows_and_to_the_subsampled_map():
 def test_images_that_do_not_fit_are_refused(size):
     with pytest.raises(ValueError, match=f"a {size[0]}×{size[1]} map .* both sides must be multiples of 32"):
         small(window=None)(torch.zeros(1, 1, *size))
+
+
+def test_stages_that_disagree_are_refused():
+    with pytest.raises(ValueError, match=r"four stages take four numbers each, got \{'widths': 5\}"):
+        Twins((8, 8, 8, 8, 8), (1, 1, 1, 1), (1, 1, 1, 1), (2, 2, 2, 2))

@@ -141,6 +141,6 @@ def ask(
     q, k, v = (rearrange(part, "batch n (h d) -> batch h n d", h=heads) for part in parts)
     if mask is not None:
         mask = rearrange(mask, "batch tokens -> batch 1 1 tokens")
-        v = v.masked_fill(~mask.mT, 0)
+        k, v = (part.masked_fill(~mask.mT, 0) for part in (k, v))  # whatever a masked word holds, it says nothing
         mask = mask | ~mask.any(-1, keepdim=True)  # a softmax needs a token: where none may speak, all say zero
     return rearrange(attend(q, k, v, bias=mask), "batch h n d -> batch n (h d)")

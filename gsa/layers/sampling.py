@@ -152,7 +152,10 @@ class DeformableConvolution(nn.Module):
         offset, mask = self.offset_and_mask(x)
         from torchvision.ops import deform_conv2d  # importing it takes longer than all of gsa.layers
 
-        return deform_conv2d(x.to(weight), offset, weight, bias, padding=self.padding, mask=mask)
+        outside = 2 * (max(x.shape[-2:]) + self.padding + 1)  # all that lies further out reads zeros, as this does
+        within = offset.nan_to_num().clamp(-outside, outside)  # torchvision reads foreign memory at places that are NaN
+        y = deform_conv2d(x.to(weight), within, weight, bias, padding=self.padding, mask=mask)
+        return y + 0 * offset.sum(1, keepdim=True)  # NaN where a place is no number
 
     def offset_and_mask(
         self, x: Float[Tensor, "batch channels height width"]
