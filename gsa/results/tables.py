@@ -50,7 +50,8 @@ def summarize(
     table = pd.DataFrame([_summary(runs) for runs in arms.values()], index=pd.Index(arms, name="arm"))
     freedom = table["seeds"] - 1
     pooled_sigma = math.sqrt((freedom * table["sigma"].fillna(0.0) ** 2).sum() / max(1, freedom.sum()))
-    sigmas = table["expected_sigma"] if freedom.sum() < ENOUGH else [pooled_sigma] * len(table)
+    known = int(freedom.sum()) >= ENOUGH
+    sigmas = [pooled_sigma] * len(table) if known else table["expected_sigma"]
     table.insert(7, "seeds_for_margin", [seeds_to_see(margin, sigma, rivals) for sigma in sigmas])
     beside = [_beside(arm, control, table, compared.get(arm)) for arm in arms]
     table = table.join(pd.DataFrame(beside, index=table.index)).sort_values("accuracy", ascending=False)
