@@ -237,6 +237,7 @@ def luck(true_difference: float, standard_error: float, reach: float = 1.96) -> 
     .. math::
         \text{power} = \Phi(\lambda - c) + \Phi(-\lambda - c), \qquad
         \text{type S} = \Phi(-\lambda - c) / \text{power},
+
     .. math::
         \text{type M} = \frac{\lambda\,(\Phi(\lambda - c) - \Phi(-\lambda - c)) + \varphi(\lambda - c)
             + \varphi(\lambda + c)}{\lambda \cdot \text{power}}
