@@ -367,5 +367,7 @@ def test_images_that_do_not_fit_are_refused(size):
 
 
 def test_stages_that_disagree_are_refused():
-    with pytest.raises(ValueError, match=r"four stages take four numbers each, got \{'widths': 5\}"):
+    with pytest.raises(
+        ValueError, match=r"one to four stages need a number each in every sequence, got \{'widths': 5, 'heads': 4"
+    ):
         Twins((8, 8, 8, 8, 8), (1, 1, 1, 1), (1, 1, 1, 1), (2, 2, 2, 2))

@@ -64,8 +64,8 @@ class Twins(nn.Module):
         (batch, in_channels, height, width) in, (batch, classes) out.
 
     Raises:
-        ValueError: if a sequence has not four numbers, or if the sides of the image are no multiples of the patches
-            times the reductions (32 for the two published here). Windows may be partial.
+        ValueError: if the sequences differ in length or have more than four numbers, or if the sides of the image are
+            no multiples of the patches times the reductions (32 for the two published here). Windows may be partial.
 
     Differs:
         From timm's in having neither dropout nor an initialisation of its own.
@@ -84,16 +84,11 @@ class Twins(nn.Module):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-        stages = {
-            "widths": widths,
-            "heads": heads,
-            "depths": depths,
-            "expansions": expansions,
-            "reductions": reductions,
-        }
-        if wrong := {name: len(numbers) for name, numbers in stages.items() if len(numbers) != 4}:
-            raise ValueError(f"four stages take four numbers each, got {wrong}")
-        strides = zip((4, 8, 16, 32), reductions, strict=True)
+        stages = {"widths": widths, "heads": heads, "depths": depths, "expansions": expansions}
+        counts = {name: len(numbers) for name, numbers in (stages | {"reductions": reductions}).items()}
+        if len(set(counts.values())) > 1 or not 1 <= len(widths) <= 4:
+            raise ValueError(f"one to four stages need a number each in every sequence, got {counts}")
+        strides = zip((4, 8, 16, 32)[: len(widths)], reductions, strict=True)
         self.patches = patches(lcm(*(stride * reduction for stride, reduction in strides)))
 
         def block(stage: int, index: int) -> TransformerBlock:
@@ -104,7 +99,7 @@ class Twins(nn.Module):
                 attention = GlobalSubsampledAttention(channels, heads[stage], reduction=reductions[stage])
             return TransformerBlock(attention, channels, expansions[stage])
 
-        embeddings = zip([in_channels, *widths[:-1]], widths, [4, 2, 2, 2], strict=True)
+        embeddings = zip([in_channels, *widths[:-1]], widths, [4, 2, 2, 2][: len(widths)], strict=True)
         self.patch_embeds = nn.ModuleList(PatchEmbedding(*sizes) for sizes in embeddings)
         self.blocks = nn.ModuleList(nn.ModuleList(block(s, i) for i in range(n)) for s, n in enumerate(depths))
         self.pos_block = nn.ModuleList(PositionEncodingGenerator(channels) for channels in widths)
