@@ -34,8 +34,8 @@ def test_a_network_with_gsa_learns_from_a_few_of_them(dataset):
     few = {
         f"{axis}_{split}": getattr(dataset, f"{axis}_{split}")[:2000] for axis in "xy" for split in ("train", "test")
     }
-    config = Config("resnet8", "gsa", width=8, data=dataset.name, epochs=4, batch=25, optimizer="sgd", lr=0.1)
-    record = train(config, dataset=replace(dataset, **few)).record
+    config = Config("resnet8", "gsa", width=8, data="few", epochs=4, batch=25, optimizer="sgd", lr=0.1)
+    record = train(config, dataset=replace(dataset, name="few", **few)).record
     assert record.test_accuracy > {"cifar10": 0.25, "mnist": 0.6}[dataset.name]
     assert record.data_source == dataset.source
 
