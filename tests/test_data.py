@@ -406,7 +406,7 @@ def test_smoke_draws_and_asks_nobody(name, archive, server, folder):
 
 
 def test_names_and_budgets_that_do_not_exist_are_refused(monkeypatch):
-    with pytest.raises(ValueError, match=r"'imagenet'.*cifar10, mnist, shapes, same"):
+    with pytest.raises(ValueError, match=r"'imagenet'.*cifar10, mnist, shapes, shapes-64, .*same-128"):
         load("imagenet")
     with pytest.raises(ValueError, match=r"'tiny'.*smoke, demo, full"):
         load("shapes", "tiny")
@@ -472,6 +472,23 @@ def test_drawn_images_repeat_and_are_balanced(shapes, same):
         assert torch.equal(dataset.x_train, again.x_train) and torch.equal(dataset.y_test, again.y_test)
         for labels, size in zip((dataset.y_train, dataset.y_test), sizes):
             assert labels.bincount().tolist() == [size // len(dataset.classes)] * len(dataset.classes)
+
+
+@pytest.mark.parametrize("draw", [synthetic.draw_shapes, synthetic.draw_same])
+def test_larger_images_show_the_same_in_more_pixels(draw):
+    labels = np.arange(20) % 2
+    small, large = (draw(np.random.default_rng(0), labels, size=size).astype(np.float32) for size in (32, 128))
+    assert large.shape == (20, 128, 128, 3)
+    shrunk = large.reshape(20, 32, 4, 32, 4, 3).mean((2, 4))
+    assert np.abs(shrunk - small).mean() < 12, "the noise of a small image is 10"
+    edge = np.abs(np.diff(large, axis=2)).max((1, 2, 3))
+    assert (edge > 0.3 * np.abs(np.diff(small, axis=2)).max((1, 2, 3))).all(), "edges are as sharp, not blown up"
+
+
+def test_larger_images_have_names():
+    dataset = load("same-64")
+    assert dataset.x_train.shape == (5000, 3, 64, 64) and dataset.source.startswith("same-64: drawn by numpy")
+    assert {"shapes-64", "shapes-128", "same-64", "same-128"} < set(data.NAMES)
 
 
 def test_all_figures_have_the_same_area():

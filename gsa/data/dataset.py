@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +16,14 @@ from gsa.data import download, synthetic
 
 BUDGETS = ("smoke", "demo", "full")
 PUBLISHED = {"cifar10": (download.CIFAR10, download.cifar10), "mnist": (download.MNIST, download.mnist)}
-DRAWN = {
+SIZED = {
     "shapes": (tuple(synthetic.FIGURES), synthetic.draw_shapes),
     "same": (("different", "same"), synthetic.draw_same),
+}
+DRAWN = {
+    name + ("" if size == synthetic.SIZE else f"-{size}"): (classes, partial(draw, size=size))
+    for name, (classes, draw) in SIZED.items()
+    for size in (synthetic.SIZE, 64, 128)
 }
 NAMES = (*PUBLISHED, *DRAWN)
 WORDS = synthetic.WORDS
@@ -94,9 +100,10 @@ def data_dir() -> Path:
 
 
 def load(name: str, budget: str = "full") -> Dataset:
-    """The data set of that name: "cifar10", "mnist", "shapes" or "same".
+    """The data set of that name, one of NAMES: "cifar10", "mnist", or one that is drawn.
 
     The first two are fetched unless they are in :func:`data_dir`; with the budget "smoke", drawn "shapes" stand in.
+    What is drawn has 32×32 pixels, or as many as the name says: "shapes-64", "shapes-128", "same-64", "same-128".
 
     Raises:
         ValueError: for an unknown name or budget

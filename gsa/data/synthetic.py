@@ -68,21 +68,25 @@ FIGURES: dict[str, Outline] = {
 }
 
 
-def _cover(outline: Outline, centre: np.ndarray, angle: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """How much of each pixel an outline covers, with soft edges: (images, SIZE, SIZE) in [0, 1]."""
-    pixels = np.arange(SIZE, dtype=np.float32) + 0.5
+def _cover(outline: Outline, centre: np.ndarray, angle: np.ndarray, scale: np.ndarray, size: int = SIZE) -> np.ndarray:
+    """How much of each pixel an outline covers, with soft edges: (images, size, size) in [0, 1].
+
+    Lengths are in units of which an image has SIZE, whatever its size.
+    """
+    fine = np.float32(size / SIZE)
+    pixels = (np.arange(size, dtype=np.float32) + 0.5) / fine
     column, row, cos, sin, scale = (
         values.astype(np.float32)[:, None, None] for values in (*centre.T, np.cos(angle), np.sin(angle), scale)
     )
     x, y = pixels - column, pixels[:, None] - row
-    return np.clip(0.5 - scale * outline((cos * x + sin * y) / scale, (cos * y - sin * x) / scale), 0, 1)
+    return np.clip(0.5 - fine * scale * outline((cos * x + sin * y) / scale, (cos * y - sin * x) / scale), 0, 1)
 
 
-def _cover_each(outlines: list[Outline], kinds: np.ndarray, *pose: np.ndarray) -> np.ndarray:
+def _cover_each(outlines: list[Outline], kinds: np.ndarray, *pose: np.ndarray, size: int = SIZE) -> np.ndarray:
     """The cover of ``outlines[kinds[i]]`` in image i."""
-    cover = np.empty((len(kinds), SIZE, SIZE), np.float32)
+    cover = np.empty((len(kinds), size, size), np.float32)
     for kind, outline in enumerate(outlines):
-        cover[kinds == kind] = _cover(outline, *(values[kinds == kind] for values in pose))
+        cover[kinds == kind] = _cover(outline, *(values[kinds == kind] for values in pose), size)
     return cover
 
 
@@ -90,11 +94,11 @@ def _paint(canvas: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> None:
     canvas += cover[..., None] * (colour[:, None, None, :] - canvas)
 
 
-def _background(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Two colours that fade into each other in some direction: (images, SIZE, SIZE, 3)."""
+def _background(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
+    """Two colours that fade into each other in some direction: (images, size, size, 3)."""
     first, second = rng.random((2, count, 1, 1, 3), np.float32)
     angle = rng.uniform(0, 2 * np.pi, (count, 1, 1)).astype(np.float32)
-    place = np.linspace(-0.5, 0.5, SIZE, dtype=np.float32)
+    place = np.linspace(-0.5, 0.5, size, dtype=np.float32)
     fade = 0.5 + 0.7 * (np.cos(angle) * place + np.sin(angle) * place[:, None])
     return first + fade[..., None] * (second - first)
 
@@ -102,7 +106,8 @@ def _background(rng: np.random.Generator, count: int) -> np.ndarray:
 def _contrasting(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     """For each image the one of six random colours that is farthest from the colour in its middle."""
     colours = rng.random((6, len(canvas), 3), np.float32)
-    farthest = ((colours - canvas[:, SIZE // 2, SIZE // 2]) ** 2).sum(-1).argmax(0)
+    middle = canvas.shape[1] // 2
+    farthest = ((colours - canvas[:, middle, middle]) ** 2).sum(-1).argmax(0)
     return colours[farthest, np.arange(len(canvas))]
 
 
@@ -112,40 +117,42 @@ def _finish(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     return np.clip(255 * canvas + 10 * noise, 0, 255).astype(np.uint8)
 
 
-def draw_shapes(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
-    """One figure per image, of any place, lean, size and colour, over a stroke and two dots: uint8 (N, 32, 32, 3).
+def draw_shapes(rng: np.random.Generator, labels: np.ndarray, *, size: int = SIZE) -> np.ndarray:
+    """One figure per image, of any place, lean, size and colour, over a stroke and two dots: uint8 (N, size, size, 3).
 
-    All figures have the same area and any colour, so that a histogram of colours says nothing about the class.
+    All figures have the same area and any colour, so that a histogram of colours says nothing about the class. A larger
+    ``size`` shows the same with finer edges.
     """
     count = len(labels)
-    canvas = _background(rng, count)
+    canvas = _background(rng, count, size)
     colour = _contrasting(rng, canvas)
     for clutter in (_rectangle(8.0, 0.4), _disc(0.8), _disc(0.8)):
         pose = rng.uniform(0, SIZE, (count, 2)), rng.uniform(0, 2 * np.pi, count), rng.uniform(1.5, 3, count)
-        _paint(canvas, _cover(clutter, *pose), rng.random((count, 3), np.float32))
+        _paint(canvas, _cover(clutter, *pose, size), rng.random((count, 3), np.float32))
     pose = rng.uniform(11, 21, (count, 2)), rng.uniform(-0.6, 0.6, count), rng.uniform(6, 10, count)
-    _paint(canvas, _cover_each(list(FIGURES.values()), labels, *pose), colour)
+    _paint(canvas, _cover_each(list(FIGURES.values()), labels, *pose, size=size), colour)
     return _finish(rng, canvas)
 
 
-def draw_same(rng: np.random.Generator, labels: np.ndarray, *, apart: float = 21) -> np.ndarray:
-    """A bar at the left and one at the right, parallel where the label is 1: uint8 (N, 32, 32, 3).
+def draw_same(rng: np.random.Generator, labels: np.ndarray, *, apart: float = 21, size: int = SIZE) -> np.ndarray:
+    """A bar at the left and one at the right, parallel where the label is 1: uint8 (N, size, size, 3).
 
     Each bar lies in one of four directions, and with either label each direction is as frequent on either side. So
     whatever a layer computes from one bar alone has the same mean for both labels, and the loss of a linear reading of
     the average of such layers is least where it says 1/2 to every image. ``apart`` is the distance of the bars' centres
-    in pixels; with 21, ten columns in the middle are empty, and no window of eleven pixels touches both bars.
+    in pixels; with 21, ten columns in the middle are empty, and no window of eleven pixels touches both bars. A larger
+    ``size`` shows the same finer: these are then pixels of an image of 32.
     """
     count = len(labels)
     rank = labels.argsort(kind="stable").argsort()
     left = rank % 4
     right = (left + np.where(labels == 1, 0, 1 + rank // 4 % 3)) % 4
-    canvas = np.empty((count, SIZE, SIZE, 3), np.float32)
+    canvas = np.empty((count, size, size, 3), np.float32)
     canvas[:] = 0.2 * rng.random((count, 1, 1, 3), np.float32)
     for side, direction in ((-1, left), (1, right)):
         across = SIZE / 2 + side * apart / 2 + rng.uniform(-0.5, 0.5, count)
         centre = np.stack([across, rng.uniform(6, SIZE - 6, count)], axis=1)
-        cover = _cover(FIGURES["bar"], centre, direction * np.pi / 4, np.full(count, 3.0))
+        cover = _cover(FIGURES["bar"], centre, direction * np.pi / 4, np.full(count, 3.0), size)
         _paint(canvas, cover, 0.6 + 0.4 * rng.random((count, 3), np.float32))
     return _finish(rng, canvas)
 
