@@ -221,9 +221,11 @@ def _download(urls: Sequence[str], path: Path, algorithm: str, digest: str) -> N
 
 
 def _copy(url: str, path: Path) -> None:
-    """Raises:
-    OSError: for what cannot be read
-    TimeoutError: for a server that is silent or slow.
+    """What ``url`` serves, as a file.
+
+    Raises:
+        OSError: for what cannot be read
+        TimeoutError: for a server that is silent or slow.
     """
     start = time.monotonic()
     with urlopen(Request(url, headers={"User-Agent": "gsa"}), timeout=STALLED) as page, open(path, "wb") as file:
