@@ -179,16 +179,18 @@ CHOOSING = next(study for study in STUDIES.values() if study.multipliers)
 ARM, SEED = [*CHOOSING.arms][-1], CHOOSING.seeds[-1]
 
 
-def test_the_workflow_plans_every_run_that_the_ledger_lacks(tmp_path):
-    done = tmp_path / "results" / CHOOSING.name / f"{ARM}-{SEED}.json"
-    done.parent.mkdir(parents=True)
-    done.write_text("{}")
+def test_the_workflow_plans_every_run_that_the_ledger_lacks_and_makes_none_again(tmp_path):
+    chosen = next(iter(CHOOSING.choices(ARM).values()))
+    for config in (CHOOSING.config(ARM, SEED), chosen):
+        record = tmp_path / "results" / f"{config.name}.json"
+        record.parent.mkdir(parents=True)
+        record.write_text("{}")
     planned = sum(len(study.arms) * len(study.seeds) for study in STUDIES.values())
     choices = sum(len(study.arms) * len(study.multipliers) for study in STUDIES.values())
     jobs = dry_run(tmp_path)
     assert re.search(rf"^run +{planned - 1}$", jobs, re.MULTILINE)
-    assert re.search(rf"^choose +{choices}$", jobs, re.MULTILINE)
-    assert f"{CHOOSING.name}/{ARM}-{SEED}.json" not in jobs
+    assert re.search(rf"^choose +{choices - 1}$", jobs, re.MULTILINE)
+    assert f"{CHOOSING.name}/{ARM}-{SEED}.json" not in jobs and f"{chosen.name}.json" not in jobs
 
 
 def test_a_job_of_the_workflow_trains_the_run_that_it_is_named_after(tmp_path):

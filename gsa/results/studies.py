@@ -245,7 +245,8 @@ STUDIES: dict[str, Study] = {
 def plan(ledger: Ledger, sigma: float) -> pd.DataFrame:
     """What was written down before the runs, as text: one row for each study that asks a question.
 
-    "power" is that of Dunnett's test to find a difference as large as the margin, should runs spread by ``sigma``.
+    "power" is that of Dunnett's test to find a difference as large as the margin, should runs spread by ``sigma``; none
+    is given where the study expects its arms to spread by different σ.
     """
     rows = {}
     for name, study in STUDIES.items():
@@ -260,7 +261,7 @@ def plan(ledger: Ledger, sigma: float) -> pd.DataFrame:
                 "verdicts": "the answer" if study.primary else "exploration",
                 "test": "Dunnett" if study.pooled else "Welch, Bonferroni",
                 "margin": f"{100 * study.margin:g} points",
-                "power": f"{power(study.margin, sigma, len(study.seeds), len(rivals)):.0%}",
+                "power": f"{power(study.margin, sigma, len(study.seeds), len(rivals)):.0%}" if study.pooled else "–",
                 "runs": f"{sum(study.done(ledger).values())}/{len(study.arms) * len(study.seeds)}",
             }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("study")
