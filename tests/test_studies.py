@@ -121,11 +121,13 @@ def test_evidence_shows_what_is_recorded(tmp_path, record, monkeypatch):
     ledger = Ledger(tmp_path)
     finish(ledger, record, STUDY.config("none", 1))
     finish(ledger, record, STUDY.choices("se")[1], test_accuracy=None)
-    finish(ledger, record, replace(TINY, study="another", mechanism="conv"))
-    finish(ledger, record, replace(TINY, study="another", mechanism="none"))
+    finish(ledger, record, replace(TINY, study="another", mechanism="conv"), test_accuracy=0.5)
+    finish(ledger, record, replace(TINY, study="another", mechanism="none"), test_accuracy=0.25)
     shown = evidence(ledger, "se", "conv")
     assert list(shown.index) == [("another", "none"), ("another", "conv")]
     assert list(shown["runs"]) == ["1", "1"]
+    assert list(shown["test accuracy, %"]) == ["25.00", "50.00"]
+    assert list(shown["difference"]) == ["–", "+25.00"]
     assert list(shown["verdict"]) == ["control", "one seed: no verdict"]
     assert list(evidence(ledger, "none")["runs"]) == ["1", "1/2"]
     assert evidence(ledger, "eca") is None

@@ -8,7 +8,7 @@ import pandas as pd
 
 from gsa.results.ledger import Ledger
 from gsa.results.statistics import MARGIN, power
-from gsa.results.tables import display
+from gsa.results.tables import points
 from gsa.training import Config
 
 
@@ -293,16 +293,20 @@ def recorded(ledger: Ledger, *arms: str) -> dict[tuple[str, str], pd.DataFrame]:
 def evidence(ledger: Ledger, *arms: str) -> pd.DataFrame | None:
     """What is recorded of these arms and their control, as text: one row a study and arm.
 
-    "runs" counts recorded runs, of a planned study as "done/planned". The runs that chose rates are left out. None
-    where nothing is recorded: a page then shows nothing.
+    "runs" counts recorded runs, of a planned study as "done/planned"; the difference has an interval where there is a
+    verdict. The runs that chose rates are left out. None where nothing is recorded: a page then shows nothing.
     """
     rows: dict[tuple[str, str], dict] = {}
     counts = progress(ledger).to_dict()
     for (name, arm), table in recorded(ledger, *arms).items():
-        shown = display(table).rename(columns=lambda column: "difference" if column[:2] == "− " else column)
-        for either in [*table.index[table["verdict"] == "control"], arm]:
-            row = shown.loc[either, ["test accuracy, %", "difference", "verdict"]].to_dict()
-            rows[name, either] = {"runs": counts.get(name, {}).get(either) or shown.loc[either, "seeds"]} | row
+        for either, row in table[(table["verdict"] == "control") | (table.index == arm)].iterrows():
+            interval = () if row["verdict"].endswith("no verdict") else (row["difference_low"], row["difference_high"])
+            rows[name, either] = {
+                "runs": counts.get(name, {}).get(either) or str(row["seeds"]),
+                "test accuracy, %": points(row["accuracy"]),
+                "difference": points(row["difference"], *interval, sign="+"),
+                "verdict": row["verdict"],
+            }
     if not rows:
         return None
     return pd.DataFrame([*rows.values()], pd.MultiIndex.from_tuples([*rows], names=["study", "arm"]))
