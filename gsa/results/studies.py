@@ -300,7 +300,9 @@ def evidence(ledger: Ledger, *arms: str) -> pd.DataFrame | None:
     counts = progress(ledger).to_dict()
     for (name, arm), table in recorded(ledger, *arms).items():
         for either, row in table[(table["verdict"] == "control") | (table.index == arm)].iterrows():
-            interval = () if row["verdict"].endswith("no verdict") else (row["difference_low"], row["difference_high"])
+            interval = (
+                () if str(row["verdict"]).endswith("no verdict") else (row["difference_low"], row["difference_high"])
+            )
             rows[name, either] = {
                 "runs": counts.get(name, {}).get(either) or str(row["seeds"]),
                 "test accuracy, %": points(row["accuracy"]),
