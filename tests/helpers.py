@@ -1,6 +1,7 @@
 """What several test files need."""
 
 import torch
+from torch import Tensor
 
 from gsa.data import Dataset
 
@@ -13,3 +14,26 @@ def tinted(train: int = 80, test: int = 20, height: int = 8, width: int = 8) -> 
     noise = torch.randint(-90, 91, (len(y), 3, height, width), generator=drawn)
     x = (tints[y] + noise).clamp(0, 255).to(torch.uint8)
     return Dataset("tinted", "drawn by a test", tuple("abcd"), x[:train], y[:train], x[train:], y[train:])
+
+
+def assert_same(one: Tensor, other: Tensor) -> None:
+    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def assert_same_with_gradients(
+    one: Tensor, other: Tensor, inputs: list[Tensor], others: list[Tensor] | None = None
+) -> None:
+    """The two are the same, and so are their gradients to ``inputs``, those of the second to ``others`` if given."""
+    assert_same(one, other)
+    cotangent = torch.randn_like(one)
+    found, expected = (
+        torch.autograd.grad(one, inputs, cotangent),
+        torch.autograd.grad(other, others or inputs, cotangent),
+    )
+    for mine, theirs in zip(found, expected, strict=True):
+        assert_same(mine, theirs)
+
+
+def laid_out(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The same numbers in two other orders in memory."""
+    return x.mT.contiguous().mT, x.contiguous(memory_format=torch.channels_last)

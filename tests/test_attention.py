@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import assert_same, assert_same_with_gradients, laid_out
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.layers.non_local_attn import NonLocalAttn
@@ -36,21 +37,10 @@ def looped(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, scale: f
     return torch.stack(images)
 
 
-def assert_same(one: Tensor, other: Tensor) -> None:
-    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
-
-
 def random_qkv(*shape: int, keys: int = 5, width_of_value: int = 2) -> list[Tensor]:
     batch, heads, queries, width = shape
     q, k = torch.randn(batch, heads, queries, width), torch.randn(batch, heads, keys, width)
     return [t.double().requires_grad_() for t in (q, k, torch.randn(batch, heads, keys, width_of_value))]
-
-
-def assert_same_with_gradients(one: Tensor, other: Tensor, inputs: list[Tensor]) -> None:
-    assert_same(one, other)
-    cotangent = torch.randn_like(one)
-    for found, expected in zip(*(torch.autograd.grad(output, inputs, cotangent) for output in (one, other))):
-        assert_same(found, expected)
 
 
 # The primitive
@@ -471,7 +461,7 @@ def test_non_local_past_its_start_compiles_exports_and_takes_any_layout_and_prec
     expected = block(x)
     assert_same(torch.compile(block, fullgraph=True, backend="eager")(x), expected)
     assert_same(torch.export.export(block, (x,)).module()(x), expected)
-    for same in (x.mT.contiguous().mT, x.contiguous(memory_format=torch.channels_last)):
+    for same in laid_out(x):
         assert_same(block(same), expected)
     with torch.autocast("cpu", torch.bfloat16):
         half = block.float()(x.float())

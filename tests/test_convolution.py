@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import assert_same, assert_same_with_gradients
 from hypothesis import given
 from hypothesis import strategies as st
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv
@@ -24,17 +25,6 @@ def looped(x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -
         for c, di, dj in torch.cartesian_prod(*map(torch.arange, (channels, rows, columns))).reshape(-1, 3).tolist():
             y[b, o, i, j] += weight[o, c, di, dj] * x[b, c, stride * i + di, stride * j + dj]
     return y
-
-
-def assert_same(one: Tensor, other: Tensor) -> None:
-    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
-
-
-def assert_same_with_gradients(one: Tensor, other: Tensor, inputs: list[Tensor]) -> None:
-    assert_same(one, other)
-    cotangent = torch.randn_like(one)
-    for found, expected in zip(*(torch.autograd.grad(output, inputs, cotangent) for output in (one, other))):
-        assert_same(found, expected)
 
 
 def random_convolution(channels: int = 3, channels_out: int = 2, rows: int = 3, columns: int = 2) -> list[Tensor]:

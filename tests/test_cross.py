@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import assert_same, assert_same_with_gradients, laid_out
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -17,10 +18,6 @@ from gsa.probes import count_macs, count_parameters
 
 sizes = st.integers(1, 4)
 CONTEXT = 5
-
-
-def assert_same(one: Tensor, other: Tensor) -> None:
-    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
 def cross(channels: int = 8, heads: int = 2, context_channels: int = CONTEXT) -> CrossAttention:
@@ -60,13 +57,6 @@ def looped(layer: CrossAttention, kv: nn.Linear, x: Tensor, context: Tensor, mas
 
 def projected(layer: CrossAttention, answers: Tensor) -> Tensor:
     return layer.proj(answers.movedim(1, -1)).movedim(-1, 1)
-
-
-def assert_same_with_gradients(found: Tensor, expected: Tensor, inputs: list[Tensor]) -> None:
-    assert_same(found, expected)
-    cotangent = torch.randn_like(found)
-    for one, other in zip(*(torch.autograd.grad(output, inputs, cotangent) for output in (found, expected))):
-        assert_same(one, other)
 
 
 # Against PyTorch, and against the equation
@@ -340,7 +330,7 @@ def test_gradients_are_those_of_finite_differences(case):
 def test_layout_in_memory_does_not_matter(case):
     layer, (x, *contexts) = case()
     expected = layer(x, *contexts)
-    for same in (x.mT.contiguous().mT, x.contiguous(memory_format=torch.channels_last)):
+    for same in laid_out(x):
         assert_same(layer(same, *contexts), expected)
     strided = [t.transpose(0, 1).contiguous().transpose(0, 1) for t in contexts]
     assert_same(layer(x, *strided), expected)

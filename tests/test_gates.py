@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from helpers import assert_same, assert_same_with_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.layers import SelectiveKernel as TimmsSelectiveKernel
@@ -23,18 +24,6 @@ from gsa.layers.gates import (
 from gsa.probes import count_macs, count_parameters
 
 sides = st.integers(1, 6)
-
-
-def assert_same(one: Tensor, other: Tensor) -> None:
-    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
-
-
-def assert_same_with_gradients(one: Tensor, other: Tensor, inputs: list[Tensor], others: list[Tensor]) -> None:
-    assert_same(one, other)
-    cotangent = torch.randn_like(one)
-    gradients = torch.autograd.grad(one, inputs, cotangent), torch.autograd.grad(other, others, cotangent)
-    for found, expected in zip(*gradients, strict=True):
-        assert_same(found, expected)
 
 
 def assert_same_layer(layer: nn.Module, oracle: Callable[[Tensor], Tensor], x: Tensor) -> None:

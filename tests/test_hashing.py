@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import assert_same, laid_out
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -18,10 +19,6 @@ small = st.integers(1, 3)
 def tiny(**options) -> tuple[LSHAttention, Tensor]:
     """A layer of four channels and two heads with a map of twelve pixels, in float64."""
     return LSHAttention(4, 2, **{"bucket": 3, **options}).double(), torch.randn(2, 4, 3, 4).double()
-
-
-def assert_same(one: Tensor, other: Tensor) -> None:
-    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
 def heads_of(layer: LSHAttention, image: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -226,7 +223,7 @@ def test_gradients_are_those_of_finite_differences():
 def test_layout_in_memory_does_not_matter_nor_does_the_batch():
     layer, x = tiny()
     expected = layer(x)
-    for same in (x.mT.contiguous().mT, x.contiguous(memory_format=torch.channels_last)):
+    for same in laid_out(x):
         assert_same(layer(same), expected)
     assert_same(layer(x[1:]), expected[1:])
 

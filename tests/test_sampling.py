@@ -5,6 +5,7 @@ from math import ceil, floor
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import assert_same, assert_same_with_gradients, laid_out
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -44,17 +45,6 @@ def looped_deformable(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, m
             for o in range(channels_out):
                 y[o, i, j] += weight[o, c, n // side, n % side] * value
     return y
-
-
-def assert_same(one: Tensor, other: Tensor) -> None:
-    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
-
-
-def assert_same_with_gradients(one: Tensor, other: Tensor, inputs: list[Tensor]) -> None:
-    assert_same(one, other)
-    cotangent = torch.randn_like(one)
-    for found, expected in zip(*(torch.autograd.grad(output, inputs, cotangent) for output in (one, other))):
-        assert_same(found, expected)
 
 
 def random_map(*shape: int) -> Tensor:
@@ -432,7 +422,7 @@ def test_it_compiles_and_exports_whole_and_its_gradients_too(build, unchecked):
 @every_layer
 def test_layout_in_memory_does_not_matter(build):
     layer, x = trained(build()), random_map(2, 4, 5, 6)
-    for same in (x.mT.contiguous().mT, x.contiguous(memory_format=torch.channels_last)):
+    for same in laid_out(x):
         assert_same(layer(same), layer(x))
 
 

@@ -5,6 +5,7 @@ from math import prod
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import assert_same, assert_same_with_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -22,17 +23,6 @@ from gsa.probes import count_macs, count_parameters
 
 sides = st.integers(1, 4)
 tilings = st.tuples(sides, sides)
-
-
-def assert_same(one: Tensor, other: Tensor) -> None:
-    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
-
-
-def assert_same_gradients(one: Tensor, other: Tensor, x: Tensor, layer: nn.Module) -> None:
-    cotangent = torch.randn_like(one)
-    inputs = [x, *layer.parameters()]
-    for found, expected in zip(*(torch.autograd.grad(output, inputs, cotangent) for output in (one, other))):
-        assert_same(found, expected)
 
 
 def among(layer: SelfAttention, pixels: Tensor) -> Tensor:
@@ -80,8 +70,7 @@ def test_it_is_the_loops_over_sub_images_and_patches(patch, size):
     x = torch.randn(2, 4, *size).double().requires_grad_()
     patches = (patch,) if isinstance(patch, int) else patch
     found, expected = layer(x), torch.stack([by_recursion(layer, image, patches) for image in x])
-    assert_same(found, expected)
-    assert_same_gradients(found, expected, x, layer)
+    assert_same_with_gradients(found, expected, [x, *layer.parameters()])
 
 
 @pytest.mark.parametrize(("patch", "size"), [(2, (4, 6)), ((2, 2), (8, 4))])
@@ -217,8 +206,7 @@ def test_the_folded_layer_is_two_multihead_attentions_on_the_unfolded_map(size, 
     folded = within(columns, columns, columns, need_weights=False)[0].mT
     expected = F.fold(folded, size, patch, stride=patch)
     found = layer(x)
-    assert_same(found, expected)
-    assert_same_gradients(found, expected, x, layer)
+    assert_same_with_gradients(found, expected, [x, *layer.parameters()])
 
 
 @settings(max_examples=40)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import assert_same, assert_same_with_gradients, laid_out
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.layers.halo_attn import HaloAttn
@@ -38,18 +39,10 @@ def looped(layer: StandAloneSelfAttention, x: Tensor) -> Tensor:
     return torch.stack(images).unflatten(2, (len(range(0, height, stride)), -1))
 
 
-def assert_same(one: Tensor, other: Tensor) -> None:
-    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
-
-
-def assert_same_with_gradients(layer: nn.Module, x: Tensor, reference) -> None:
+def assert_same_layer(layer: nn.Module, x: Tensor, reference) -> None:
     """Output of layer and of ``reference(layer, x)`` agree, and the gradients of the input and every parameter."""
     x = x.requires_grad_()
-    found, expected = layer(x), reference(layer, x)
-    assert_same(found, expected)
-    inputs, cotangent = [x, *layer.parameters()], torch.randn_like(found)
-    for one, other in zip(*(torch.autograd.grad(output, inputs, cotangent) for output in (found, expected))):
-        assert_same(one, other)
+    assert_same_with_gradients(layer(x), reference(layer, x), [x, *layer.parameters()])
 
 
 def gradients_are_those_of_finite_differences(layer: nn.Module, x: Tensor) -> bool:
@@ -71,13 +64,13 @@ def gradients_are_those_of_finite_differences(layer: nn.Module, x: Tensor) -> bo
 def test_it_is_the_loop_over_the_neighbours_that_exist(monkeypatch, block, size, kernel_size, stride):
     monkeypatch.setattr(standalone, "BLOCK", block)
     layer = StandAloneSelfAttention(8, 2, kernel_size=kernel_size, stride=stride).double()
-    assert_same_with_gradients(layer, torch.randn(2, 8, *size).double(), looped)
+    assert_same_layer(layer, torch.randn(2, 8, *size).double(), looped)
 
 
 @pytest.mark.parametrize("heads", [1, 3])
 def test_it_is_the_loop_on_a_map_of_several_blocks_that_no_block_divides(heads):
     layer = StandAloneSelfAttention(6, heads, kernel_size=3).double()
-    assert_same_with_gradients(layer, torch.randn(1, 6, 9, 11).double(), looped)
+    assert_same_layer(layer, torch.randn(1, 6, 9, 11).double(), looped)
 
 
 def as_halo(layer: StandAloneSelfAttention, channels: int) -> HaloAttn:
@@ -300,7 +293,7 @@ def looped_stem(layer: AttentionStem, x: Tensor) -> Tensor:
 @pytest.mark.parametrize(("heads", "window", "mixtures"), [(2, 4, 4), (1, 2, 1), (4, 3, 2)])
 def test_the_stem_is_the_loop(training, heads, window, mixtures):
     layer = AttentionStem(8, heads, window=window, mixtures=mixtures).double().train(training)
-    assert_same_with_gradients(layer, torch.randn(2, 3, 2 * window, window).double(), looped_stem)
+    assert_same_layer(layer, torch.randn(2, 3, 2 * window, window).double(), looped_stem)
 
 
 def test_gradients_of_the_stem_are_those_of_finite_differences():
@@ -387,6 +380,6 @@ def test_half_precision_stays_near_full_precision():
 def test_layout_in_memory_does_not_matter():
     for layer, x in both():
         expected = layer(x)
-        for same in (x.mT.contiguous().mT, x.contiguous(memory_format=torch.channels_last)):
+        for same in laid_out(x):
             torch.testing.assert_close(layer(same), expected)
         torch.testing.assert_close(layer.to(memory_format=torch.channels_last)(x), expected)

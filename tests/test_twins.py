@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from helpers import assert_same, assert_same_with_gradients, laid_out
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.models import pvt_v2
@@ -34,23 +35,15 @@ def tiny(name: str, channels: int = 4) -> tuple[nn.Module, Tensor]:
     return LAYERS[name](channels).double(), torch.randn(2, channels, 4, 4).double()
 
 
-def assert_same(one: Tensor, other: Tensor) -> None:
-    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
-
-
 def assert_same_layer(layer: nn.Module, oracle: nn.Module, x: Tensor) -> None:
     """With the same weights, which have the same names: outputs and gradients of the input and every parameter."""
     oracle.load_state_dict(layer.state_dict())
     x.requires_grad_()
     found = layer(x)
     expected = oracle(x.flatten(2).mT, x.shape[2:]).mT.unflatten(2, x.shape[2:])
-    assert_same(found, expected)
-    cotangent = torch.randn_like(found)
     ours, theirs = (dict(module.named_parameters()) for module in (layer, oracle))
     assert ours.keys() == theirs.keys()
-    mine = torch.autograd.grad(found, [x, *ours.values()], cotangent)
-    for one, other in zip(mine, torch.autograd.grad(expected, [x, *(theirs[name] for name in ours)], cotangent)):
-        assert_same(one, other)
+    assert_same_with_gradients(found, expected, [x, *ours.values()], [x, *(theirs[name] for name in ours)])
 
 
 def looped(q: Tensor, k: Tensor, v: Tensor, heads: int, keys_of: list[list[int]]) -> Tensor:
@@ -297,7 +290,7 @@ def test_gradients_are_those_of_finite_differences(name):
 def test_layout_in_memory_does_not_matter_nor_does_the_batch(name):
     layer, x = tiny(name)
     expected = layer(x)
-    for same in (x.mT.contiguous().mT, x.contiguous(memory_format=torch.channels_last)):
+    for same in laid_out(x):
         assert_same(layer(same), expected)
     assert_same(layer(x[1:]), expected[1:])
 
