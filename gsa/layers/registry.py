@@ -130,8 +130,8 @@ VARIANTS: dict[str, Callable[[int, Size], nn.Module]] = {
     "gsa-fixed": _fixed,
     "gsa-uniform": lambda channels, size: _two_hops(lambda p: UniformAttention(channels, partition=p), size),
 }
-"""What only studies use is GSA with one thing changed, and ``host-conv``, a convolution of the kind that the fast host is
-made of and that its optimizer trains with its own. On maps of 64 channels and 16 × 16 pixels it costs as many
+"""What only studies use is GSA with one thing changed, and ``host-conv``, a convolution of the kind that the fast host
+is made of and that its optimizer trains with its own. On maps of 64 channels and 16 × 16 pixels it costs as many
 multiply-accumulates as ``gsa``."""
 
 
