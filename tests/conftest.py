@@ -1,9 +1,10 @@
-"""What holds for every test: shapes are checked, runs repeat, budgets are small."""
+"""What holds for every test: shapes are checked, runs repeat and stay on the CPU, budgets are small."""
 
 import os
 from collections.abc import Iterator
 
 os.environ.setdefault("GSA_BUDGET", "smoke")
+os.environ.setdefault("ACCELERATE_USE_CPU", "1")
 
 import matplotlib
 import pytest

@@ -161,6 +161,14 @@ def test_a_study_stays_inside_the_ledger(ledger, study):
         ledger.add(a_run(study=study))
 
 
+@pytest.mark.parametrize("name", [".ipynb_checkpoints/x.json", "trial/._none-0.json", "trial/.none-0.json.7.partial"])
+def test_what_systems_and_editors_leave_blocks_nothing(ledger, name):
+    ledger.add(a_run())
+    (ledger.path / name).parent.mkdir(exist_ok=True)
+    (ledger.path / name).write_text("none of ours")
+    assert len(Ledger(ledger.path).records()) == 1
+
+
 def test_of_two_processes_that_keep_the_same_run_the_second_is_refused(ledger, monkeypatch):
     """The other is done between our first look and our turn."""
     acquire = FileLock.acquire
