@@ -25,7 +25,8 @@ def child(monkeypatch, tmp_path):
     monkeypatch.setattr(runner, "sys", SimpleNamespace(executable=str(python)))
 
     def instead(program: str) -> None:
-        python.write_text(f"#!{sys.executable}\n{program}\n")
+        (tmp_path / "program.py").write_text(program)
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path}/program.py" "$@"\n')
         python.chmod(0o755)
 
     return instead
