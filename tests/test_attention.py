@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from timm.layers.non_local_attn import NonLocalAttn
 from timm.models.twins import LocallyGroupedAttn
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 
 from gsa.layers import GLOBAL, ProjectedValues, SelfAttention, attend, attention, grid, patches, record_weights, window
 from gsa.layers.attention import NonLocal, frozen_weights, guidance_mask
@@ -208,6 +209,42 @@ def test_a_layer_takes_the_packed_path_for_short_groups_alone(monkeypatch, preci
         torch.testing.assert_close(y, recorded, atol=0.01, rtol=0.01)
         assert len(weights) == 1 and len(calls) == short
         calls.clear()
+
+
+@pytest.mark.parametrize(
+    ("shape", "precision", "explicit"),
+    [
+        ((65_535, 1, 4, 4), torch.bfloat16, False),
+        ((65_536, 1, 4, 4), torch.bfloat16, True),
+        ((4096, 4, 16, 16), torch.float32, True),
+        ((4096, 4, 16, 16), torch.bfloat16, False),
+        ((4096, 4, 64, 16), torch.float32, False),
+        ((455, 4, 9, 16), torch.float32, False),
+    ],
+    ids=str,
+)
+def test_on_cuda_many_short_groups_and_more_than_its_kernels_take_are_explicit(shape, precision, explicit, unchecked):
+    with FakeTensorMode():
+        assert attention.explicit_is_faster(torch.empty(shape, dtype=precision, device="cuda")) == explicit
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("tokens", [5, 200])
+def test_both_paths_agree_where_logits_overflow_and_masks_are_infinite(precision, tokens):
+    q, k, v = (torch.randn(2, 2, tokens, 8).to(precision).requires_grad_() for _ in range(3))
+    bias = torch.zeros(tokens, tokens).masked_fill(torch.rand(tokens, tokens) < 0.3, -float("inf")).to(precision)
+    bias[1] = -float("inf")
+    for big, mask in ((1.0, bias), (1.0, bias == 0), (200.0, None)):
+        inputs = [(q * big).detach().requires_grad_(), (k * big).detach().requires_grad_(), v]
+        fused = F.scaled_dot_product_attention(*inputs, attn_mask=mask)
+        with record_weights() as weights:
+            recorded = attend(*inputs, bias=mask)
+        for y in (recorded, attend(*inputs, bias=mask)) if big == 1 or precision != torch.bfloat16 else (recorded,):
+            assert y.dtype == precision
+            torch.testing.assert_close(y, fused, atol=0.03, rtol=0.03)
+            assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(y.sum(), inputs))
+        if mask is not None:
+            assert (weights[0][..., 1, :] == 0).all() and (recorded[..., 1, :] == 0).all()
 
 
 def test_attend_compiles_whole(unchecked):

@@ -8,6 +8,7 @@ import torch
 from helpers import laid_out
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.ao.quantization import quantize_dynamic
 
 from gsa import layers
 from gsa.layers import MECHANISMS, build_mechanism, cheapest_patch, record_weights
@@ -111,7 +112,48 @@ def test_it_exports(name, unchecked):
     torch.testing.assert_close(torch.export.export(layer, (x,)).module()(x), layer(x))
 
 
-@pytest.mark.parametrize("name", [name for name in MECHANISMS if name != "hashed"])  # ONNX has no stable sort
+@every_mechanism
+def test_what_is_exported_takes_any_number_of_images(name, unchecked):
+    layer, x = tiny(name)
+    program = torch.export.export(layer, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    more = torch.cat([x, x.flip(0), x])
+    torch.testing.assert_close(program.module()(more), layer(more))
+
+
+@every_mechanism
+def test_no_images_give_no_images(name):
+    layer, x = tiny(name)
+    y = layer(x[:0].requires_grad_())
+    assert y.shape == (0, 8, 4, 4)
+    y.sum().backward()
+
+
+@every_mechanism
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e30])
+def test_what_is_no_number_kills_nobody_and_no_other_image(name, bad):
+    layer, x = tiny(name)
+    expected = layer(x)[1:]
+    x[0, 0, 1, 1] = bad
+    y = layer(x.requires_grad_())
+    torch.testing.assert_close(y[1:], expected)
+    y.sum().backward()
+
+
+@pytest.mark.parametrize("name", [name for name in MECHANISMS if name not in ("none", "conv")])
+def test_a_missing_axis_is_refused_with_the_shape(name, unchecked):
+    layer, x = tiny(name)
+    with pytest.raises(ValueError, match=r"\(batch, channels, height, width\), got one of shape \(8, 4, 4\)"):
+        layer(x[0])
+
+
+@every_mechanism
+def test_linear_layers_can_be_quantized(name, unchecked):
+    layer, x = (part.float() for part in tiny(name))
+    y = quantize_dynamic(layer, {nn.Linear}, dtype=torch.qint8)(x)
+    assert y.shape == x.shape and y.isfinite().all()
+
+
+@every_mechanism
 def test_onnx_runtime_agrees(name, unchecked):
     layer, x = (part.float() for part in tiny(name))
     program = torch.onnx.export(layer, (x,), dynamo=True, verbose=False)

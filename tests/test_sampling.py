@@ -17,6 +17,7 @@ from gsa.layers.sampling import (
     SpatialTransformer,
     affine_grid,
     bilinear_sample,
+    deform_by_gathering,
     deform_by_sampling,
 )
 from gsa.probes import count_macs, count_parameters
@@ -266,6 +267,28 @@ def test_deforming_by_sampling_is_deforming_by_torchvision(side, modulated):
     assert_same(deform_by_sampling(x, offset, weight, mask=mask), found - bias[:, None, None])
 
 
+@pytest.mark.parametrize("side", [1, 3])
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("spread", [0.0, 2.0, 9.0])
+@every_deformable
+def test_deforming_by_gathering_is_torchvision_also_where_offsets_are_whole_or_lead_outside(
+    side, whole, spread, modulated
+):
+    x, offset, weight, bias, mask = random_deformable(side, channels=3, spread=spread)
+    offset = (offset.detach().round() if whole else offset.detach()).requires_grad_()
+    inputs = [x, offset, weight, bias, mask] if modulated else [x, offset, weight, bias]
+    mask = mask if modulated else None
+    found = deform_by_gathering(x, offset, weight, bias, mask=mask)
+    assert_same_with_gradients(found, deform_conv2d(x, offset, weight, bias, padding=side // 2, mask=mask), inputs)
+
+
+def test_places_keep_single_precision_when_the_map_has_half():
+    x, offset = (torch.zeros(1, channels, 1, 300).bfloat16() for channels in (1, 2))
+    x[..., 201] = 1
+    offset[:, 1] = 0.25
+    assert deform_by_gathering(x, offset, torch.ones(1, 1, 1, 1).bfloat16())[0, 0, 0, 200] == 0.25
+
+
 def test_deforming_by_sampling_is_the_loop():
     x, offset, weight, bias, mask = inputs = random_deformable()
     expected = looped_deformable(x[0], offset[0], weight, bias, mask[0])
@@ -433,9 +456,8 @@ def test_autocast_keeps_it_near_full_precision_forward_and_backward(build, dtype
     with torch.autocast("cpu", torch.bfloat16):
         half = layer(x)
     full = layer(x.float())
-    assert half.dtype == torch.float32
-    torch.testing.assert_close(half, full, rtol=0.05, atol=0.05)
-    half, full = (torch.autograd.grad(y.square().sum(), layer.parameters()) for y in (half, full))
+    torch.testing.assert_close(half.float(), full, rtol=0.05, atol=0.05)
+    half, full = (torch.autograd.grad(y.float().square().sum(), layer.parameters()) for y in (half, full))
     for one, other in zip(half, full):
         assert F.cosine_similarity(one.flatten(), other.flatten(), dim=0) > 0.95
 

@@ -109,7 +109,7 @@ def measure(size: int, memory: dict[str, int]) -> list[dict]:
     rounds = times(size)
     rows = []
     for name, seconds in rounds.items():
-        ratio = statistics.median(mine / conv for mine, conv in zip(seconds, rounds["conv"]))
+        ratio = statistics.median(mine / conv for mine, conv in zip(seconds, rounds["conv"], strict=True))
         rows.append(
             {
                 "layer": name,

@@ -73,7 +73,7 @@ def fingerprint(arrays: Arrays) -> str:
     """A SHA-256 of all images with their labels that does not depend on their order within a split."""
     whole = hashlib.sha256()
     for split in ("train", "test"):
-        pairs = zip(arrays[f"x_{split}"], arrays[f"y_{split}"])
+        pairs = zip(arrays[f"x_{split}"], arrays[f"y_{split}"], strict=True)
         digests = sorted(hashlib.sha256(image.tobytes() + label.tobytes()).digest() for image, label in pairs)
         whole.update(b"".join(digests))
     return whole.hexdigest()

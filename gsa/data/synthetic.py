@@ -19,7 +19,7 @@ def _polygon(vertices: list[tuple[float, float]]) -> Outline:
 
     def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         nearest, inside = np.full_like(x, np.inf), np.zeros(x.shape, bool)
-        for (ax, ay), (bx, by) in zip(vertices, vertices[1:] + vertices[:1]):
+        for (ax, ay), (bx, by) in zip(vertices, vertices[1:] + vertices[:1], strict=True):
             ex, ey, px, py = bx - ax, by - ay, x - ax, y - ay
             along = np.clip((px * ex + py * ey) / (ex * ex + ey * ey), 0, 1)
             nearest = np.minimum(nearest, (px - along * ex) ** 2 + (py - along * ey) ** 2)
@@ -32,7 +32,7 @@ def _polygon(vertices: list[tuple[float, float]]) -> Outline:
 def _star(outer: float, inner: float) -> Outline:
     angles = np.arange(10) * np.pi / 5
     radii = np.where(np.arange(10) % 2, inner, outer)
-    return _polygon(list(zip(radii * np.cos(angles), radii * np.sin(angles))))
+    return _polygon(list(zip(radii * np.cos(angles), radii * np.sin(angles), strict=True)))
 
 
 def _rectangle(width: float, height: float) -> Outline:
@@ -179,7 +179,11 @@ def draw_described(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np
     tones, outlines = np.array(list(COLOURS.values()), np.float32), [FIGURES[name] for name in FORMS]
     covers = []
     for quarter, tone, kind, absent in zip(
-        quarters.T, (colour, colour, other_colour), (form, other_form, form), (named < 0, named == 1, named == 2)
+        quarters.T[:3],
+        (colour, colour, other_colour),
+        (form, other_form, form),
+        (named < 0, named == 1, named == 2),
+        strict=True,
     ):
         centre = 16 * np.stack([quarter % 2, quarter // 2], axis=1) + rng.uniform(6, 10, (count, 2))
         pose = centre, rng.uniform(-0.3, 0.3, count), rng.uniform(4, 5, count)

@@ -23,7 +23,13 @@ from gsa.layers.gates import (
 from gsa.layers.hashing import LSHAttention
 from gsa.layers.partition import GLOBAL, Partition, folded_channels, grid, patches, window
 from gsa.layers.registry import MECHANISMS, VARIANTS, build_mechanism
-from gsa.layers.sampling import DeformableConvolution, SpatialTransformer, bilinear_sample, deform_by_sampling
+from gsa.layers.sampling import (
+    DeformableConvolution,
+    SpatialTransformer,
+    bilinear_sample,
+    deform_by_gathering,
+    deform_by_sampling,
+)
 from gsa.layers.sparse import (
     FoldedGlobalSparseAttention,
     GlobalSparseAttention,
@@ -71,6 +77,7 @@ __all__ = [
     "build_mechanism",
     "cheapest_folded_patch",
     "cheapest_patch",
+    "deform_by_gathering",
     "deform_by_sampling",
     "folded_channels",
     "frozen_weights",

@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from gsa.layers.checks import check_heads
+from gsa.layers.checks import check_axes, check_heads
 from gsa.layers.partition import GLOBAL, Partition
 
 _recorded: ContextVar[list[Tensor] | None] = ContextVar("recorded", default=None)
@@ -82,54 +82,58 @@ def attend(
     recorded = _recorded.get()
     if recorded is None and not explicit_is_faster(k):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+    precision = v.dtype
+    if recorded is not None or precision == torch.float16:  # of which logits may be too large
+        q, k, v = (t.to(torch.promote_types(precision, torch.float32)) for t in (q, k, v))
     weights, y = explicit(q, k, v, bias, scale)
     if recorded is not None:
         recorded.append(weights)
-    return y
+    return y.to(precision)
 
 
-def explicit_is_faster(k: Float[Tensor, "... keys width"]) -> bool:
+def explicit_is_faster(k: Float[Tensor, "batch heads keys width"]) -> bool:
     """Whether products and a softmax are faster than PyTorch's fused kernel, backward pass included.
 
-    They are for short groups on a CPU: up to 32 keys in single precision, up to 128 in bfloat16. Milliseconds of 64,000
-    tokens and four heads on one thread (x86-64 with AVX-512, torch 2.15), fused / explicit / :func:`attend_packed`:
+    They are for short groups: on a CPU up to 32 keys in single precision and 128 in bfloat16, on CUDA up to 32 in
+    single precision if there are thousands of them. For more than 65,535 groups CUDA has no fused kernel
+    (pytorch#146704). Milliseconds of 64,000 tokens and four heads, fused / explicit (/ :func:`attend_packed`), on one
+    thread of x86-64 with AVX-512 and on an H200:
 
-    ============  ================  ================
-    keys, width   fp32              bf16
-    ============  ================  ================
-    4, 16         105 / 116 / 103   237 / 85 / 82
-    9, 16         106 / 98 / 83     179 / 76 / 84
-    16, 16        64 / 49 / 43      146 / 77 / 41
-    16, 64        147 / 176 / 166   804 / 136 / 87
-    32, 16        66 / 73 / 53      392 / 49 / 45
-    64, 16        83 / 121 / 100    428 / 66 / 65
-    64, 64        237 / 261 / 220   528 / 116 / 114
-    128, 16       128 / 190 / 172   469 / 106 / 118
-    256, 16       213 / 335 / 337   362 / 181 / 224
-    ============  ================  ================
+    ===========  ===============  ===============  ===========  ===========
+    keys, width  CPU fp32         CPU bf16         CUDA fp32    CUDA bf16
+    ===========  ===============  ===============  ===========  ===========
+    4, 16        105 / 116 / 103  237 / 85 / 82
+    9, 16        106 / 98 / 83    179 / 76 / 84    2.2 / 0.8    1.2 / 0.9
+    16, 16       64 / 49 / 43     146 / 77 / 41    1.3 / 0.7    0.7 / 0.9
+    16, 64       147 / 176 / 166  804 / 136 / 87   1.6 / 0.8    0.8 / 0.9
+    32, 16       66 / 73 / 53     392 / 49 / 45
+    49, 16                                         0.6 / 0.6    0.3 / 0.7
+    64, 16       83 / 121 / 100   428 / 66 / 65    0.5 / 0.7    0.2 / 0.7
+    64, 64       237 / 261 / 220  528 / 116 / 114  0.7 / 0.7    0.3 / 0.9
+    128, 16      128 / 190 / 172  469 / 106 / 118  0.8 / 0.8    0.2 / 0.7
+    256, 16      213 / 335 / 337  362 / 181 / 224  1.6 / 1.4    0.2 / 0.6
+    ===========  ===============  ===============  ===========  ===========
     """
-    longest = {torch.float32: 32, torch.bfloat16: 128}.get(k.dtype, 0)
-    return k.device.type == "cpu" and k.shape[-2] <= longest
+    groups, heads, keys, _ = k.shape
+    if k.is_cuda:
+        return groups > 65_535 or (k.dtype == torch.float32 and keys <= 32 and groups * heads >= 8192)
+    return k.device.type == "cpu" and keys <= {torch.float32: 32, torch.bfloat16: 128}.get(k.dtype, 0)
 
 
 def explicit(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, scale: float | None = None
 ) -> tuple[Float[Tensor, "batch heads queries keys"], Float[Tensor, "batch heads queries width_of_value"]]:
-    """The weights and their sum over the values, as :func:`attend` describes them.
-
-    The softmax takes single precision at least, as the fused kernel does, and so do logits of float16, which overflow.
-    """
-    precision, factor = v.dtype, q.shape[-1] ** -0.5 if scale is None else scale
-    q, k, v = (t.to(torch.float32 if precision == torch.float16 else precision) for t in (q, k, v))
+    """The weights, in single precision at least, and their sum over the values, as :func:`attend` describes them."""
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
     with torch.autocast("cuda" if q.is_cuda else "cpu", enabled=False):
-        logits = (q * factor @ k.mT).to(torch.promote_types(precision, torch.float32))
+        logits = (q.to(v) * scale @ k.to(v).mT).to(torch.promote_types(v.dtype, torch.float32))
         if bias is None:
             weights = logits.softmax(-1)
         else:
             hidden = bias == float("-inf") if bias.is_floating_point() else ~bias
             logits = logits + bias if bias.is_floating_point() else logits
             weights = logits.masked_fill(hidden, float("-inf")).softmax(-1).masked_fill(hidden, 0)
-        return weights, (weights.to(v.dtype) @ v).to(precision)
+        return weights, weights.to(v) @ v
 
 
 def attend_packed(
@@ -137,7 +141,7 @@ def attend_packed(
 ) -> Float[Tensor, "group tokens channels"]:
     """:func:`attend` among tokens that bring query, key and value side by side, each of them ``heads`` side by side."""
     plain = _recorded.get() is not None or _frozen.get() or torch.compiler.is_compiling()
-    if not plain and explicit_is_faster(qkv):
+    if not plain and qkv.device.type == "cpu" and explicit_is_faster(qkv[:, None]):
         return _PackedAttention.apply(qkv, heads)[0]
     return unpacked(attend, qkv, heads)
 
@@ -235,7 +239,7 @@ class Projection(nn.Linear):
             return super().forward(x)
         images = x[:, None] if x.dtype == torch.float32 else x[None]
         y = F.conv2d(images.permute(0, 3, 1, 2), self.weight[:, :, None, None], self.bias)
-        return y.permute(0, 2, 3, 1).contiguous().view(*x.shape[:2], -1)
+        return y.permute(0, 2, 3, 1).contiguous().view(*x.shape[:2], self.out_features)
 
 
 class SelfAttention(nn.Module):
@@ -264,7 +268,7 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, heads: int = 4, *, partition: Partition = GLOBAL) -> None:
         super().__init__()
         check_heads(channels, heads)
-        self.channels, self.heads, self.partition = channels, heads, partition
+        self.channels, self.heads, self.partition = int(channels), int(heads), partition
         self.qkv = Projection(channels, 3 * channels)
         self.proj = Projection(channels, channels)
 
@@ -308,6 +312,7 @@ class TemporalAttention(SelfAttention):
     def forward(
         self, x: Float[Tensor, "batch time channels height width"]
     ) -> Float[Tensor, "batch time channels height width"]:
+        check_axes(x, "batch time channels height width")
         batch, _, _, height, _ = x.shape
         histories = rearrange(x, "b t c height width -> (b height width) c t 1")
         pattern = "(b height width) c t 1 -> b t c height width"
@@ -350,6 +355,7 @@ class NonLocal(nn.Module):
         nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        check_axes(x)
         q, k, v = (rearrange(part(x), "b c h w -> b 1 (h w) c").contiguous() for part in (self.t, self.p, self.g))
         mixed = GLOBAL.merge(attend(q, k, v, scale=1.0).squeeze(1), x.shape[-2:])
         return x + self.norm(self.z(mixed))

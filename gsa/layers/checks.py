@@ -1,6 +1,18 @@
 """What arguments must be: one place for the checks that several layers make, and for what they say."""
 
-from gsa.layers.partition import divisors
+from torch import Tensor
+
+
+def divisors(n: int) -> list[int]:
+    """All divisors of n, ascending."""
+    return [k for k in range(1, n + 1) if n % k == 0]
+
+
+def check_axes(x: Tensor, axes: str = "batch channels height width") -> None:
+    """ValueError unless ``x`` has these axes."""
+    names = axes.split()
+    if x.ndim != len(names):
+        raise ValueError(f"expected a tensor of shape ({', '.join(names)}), got one of shape {tuple(x.shape)}")
 
 
 def check_heads(channels: int, heads: int) -> None:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gsa.layers.checks import check_kernel_size
+from gsa.layers.checks import check_axes, check_kernel_size
 
 
 def unfold_convolution(
@@ -84,6 +84,7 @@ class DepthwiseSeparableConvolution(nn.Module):
         self.conv_pw = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        check_axes(x)
         return self.conv_pw(self.conv_dw(x))
 
 
@@ -119,4 +120,5 @@ class MatrixConvolution(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channels_in height width"]
     ) -> Float[Tensor, "batch channels height width"]:
+        check_axes(x)
         return F.conv2d(x, self.weight.unflatten(1, (-1, 3, 3)), padding=1)

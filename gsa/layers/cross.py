@@ -41,7 +41,7 @@ class CrossAttention(nn.Module):
     def __init__(self, channels: int, heads: int = 4, *, context_channels: int) -> None:
         super().__init__()
         check_heads(channels, heads)
-        self.heads = heads
+        self.heads = int(heads)
         self.q = nn.Linear(channels, channels)
         self.kv = nn.Linear(context_channels, 2 * channels)
         self.proj = nn.Linear(channels, channels)

@@ -10,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gsa.layers.attention import attend, held
-from gsa.layers.checks import check_kernel_size
-from gsa.layers.partition import divisors
+from gsa.layers.checks import check_axes, check_kernel_size, divisors
 
 
 class SqueezeExcitation(nn.Module):
@@ -42,6 +41,7 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = nn.Conv2d(reduced, channels, 1)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        check_axes(x)
         squeezed = x.mean((2, 3), keepdim=True)
         return held(self.fc2(self.fc1(squeezed).relu()).sigmoid()) * x
 
@@ -78,6 +78,7 @@ class ChannelGate(nn.Module):
         self.fc2 = nn.Conv2d(reduced, channels, 1, bias=False)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        check_axes(x)
         average, largest = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
         return held(self.fc2(self.fc1(average).relu() + self.fc1(largest).relu()).sigmoid()) * x
 
@@ -116,6 +117,7 @@ class SpatialGate(nn.Module):
         self.conv = _normalized_convolution(2, 1, kernel_size)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        check_axes(x)
         pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
         return held(self.conv(pooled).sigmoid()) * x
 
@@ -207,6 +209,7 @@ class SelectiveKernel(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        check_axes(x)
         branches = torch.stack([path(x).relu() for path in self.paths], dim=2)
         logits = self.attn(branches.sum(2).mean((2, 3), keepdim=True))
         keys = rearrange(logits, "b (m c) 1 1 -> b c m 1", m=len(self.paths))
@@ -246,6 +249,7 @@ class LargeKernelAttention(nn.Module):
         self.conv1 = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        check_axes(x)
         return held(self.conv1(self.conv_spatial(self.conv0(x)))) * x
 
 

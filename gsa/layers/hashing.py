@@ -6,8 +6,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gsa.layers.attention import attend, held
-from gsa.layers.checks import check_heads
-from gsa.layers.partition import GLOBAL, divisors
+from gsa.layers.checks import check_heads, divisors
+from gsa.layers.partition import GLOBAL
 
 SORTED, BUCKETS = "rounds b h (buckets m) d", "(rounds b h buckets) 1 m d"
 
@@ -62,7 +62,7 @@ class LSHAttention(nn.Module):
         check_heads(channels, heads)
         if bucket < 1 or rounds < 1:
             raise ValueError(f"bucket and rounds must be at least 1, got bucket {bucket} and {rounds} rounds")
-        self.heads, self.bucket = heads, bucket
+        self.heads, self.bucket = int(heads), int(bucket)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
         self.register_buffer("directions", torch.empty(channels // heads + 2, rounds))
@@ -80,7 +80,8 @@ class LSHAttention(nn.Module):
         ordered = (arrange(t[None], order) for t, order in ((q, by_query), (k, by_key), (v, by_key)))
         q, k, v = (rearrange(t, f"{SORTED} -> {BUCKETS}", m=self.bucket) for t in ordered)
         results = attend(q, k, v, scale=1.0), held((q @ k.mT).logsumexp(-1, keepdim=True))
-        lengths = {"rounds": len(by_query), "b": len(x), "h": self.heads}
+        rounds, b, h, n = by_query.shape
+        lengths = {"rounds": rounds, "b": b, "h": h, "buckets": n // self.bucket}
         ordered = (rearrange(t, f"{BUCKETS} -> {SORTED}", **lengths) for t in results)
         mixed, logsumexp = (arrange(t, by_query.argsort()) for t in ordered)
         merged = (logsumexp.softmax(0) * mixed).sum(0)
@@ -95,7 +96,8 @@ class LSHAttention(nn.Module):
         radius = q_square.amax(-2, keepdim=True) + k_square.amax(-2, keepdim=True)
         q_hash = q @ inside + (radius - q_square).sqrt() * of_queries
         k_hash = k @ inside + (radius - k_square).sqrt() * of_keys
-        by_query, by_key = (rearrange(t, "b h n rounds -> rounds b h n").argsort(stable=True) for t in (q_hash, k_hash))
+        stable = {} if torch.onnx.is_in_onnx_export() else {"stable": True}  # ONNX has one sort, and it is stable
+        by_query, by_key = (rearrange(t, "b h n rounds -> rounds b h n").sort(**stable)[1] for t in (q_hash, k_hash))
         return by_query, by_key
 
     def check(self, height: int, width: int) -> None:
@@ -110,6 +112,6 @@ def arrange(
     tokens: Float[Tensor, "#rounds batch heads n width"], order: Int[Tensor, "rounds batch heads n"]
 ) -> Float[Tensor, "rounds batch heads n width"]:
     """The tokens in the order of each round, copied row by row, which is several times faster than ``gather``."""
-    rows = tokens.reshape(-1, tokens.shape[-1])
-    starts = torch.arange(0, len(rows), tokens.shape[-2], device=rows.device).view(*tokens.shape[:-2], 1)
-    return rows.index_select(0, (starts + order).flatten()).view(*order.shape, -1)
+    rows = tokens.flatten(0, -2)
+    starts = torch.arange(0, rows.shape[0], tokens.shape[-2], device=rows.device).view(*tokens.shape[:-2], 1)
+    return rows.index_select(0, (starts + order).flatten()).view(*order.shape, tokens.shape[-1])

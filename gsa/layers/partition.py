@@ -7,6 +7,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from gsa.layers.checks import check_axes, divisors
+
 
 @dataclass(frozen=True)
 class Partition:
@@ -32,6 +34,7 @@ class Partition:
             ValueError: if the map's sides are not multiples of the partition's step, or the tokens of another width
                 than the one asked for.
         """
+        check_axes(x)
         self.check(*x.shape[-2:])
         pixels = x.permute(0, 2, 3, 1)
         tokens = rearrange(pixels, f"b {self.map} c -> {self.tokens}", **dict(self.lengths))
@@ -67,11 +70,6 @@ class Partition:
             )
 
 
-def divisors(n: int) -> list[int]:
-    """All divisors of n, ascending."""
-    return [k for k in range(1, n + 1) if n % k == 0]
-
-
 MAP = "(rows i) (columns j)"
 
 GLOBAL = Partition("global", "rows columns", "b (rows columns) c")
@@ -85,7 +83,7 @@ def window(side: int, *, dilation: int = 1) -> Partition:
     if dilation == 1:
         return Partition(f"window({side})", MAP, "(b rows columns) (i j) c", _square(side))
     dilated = "(rows i i_step) (columns j j_step)"
-    lengths = (*_square(side), ("i_step", dilation), ("j_step", dilation))
+    lengths = (*_square(side), ("i_step", int(dilation)), ("j_step", int(dilation)))
     return Partition(f"window({side}, dilation={dilation})", dilated, "(b rows columns i_step j_step) (i j) c", lengths)
 
 
@@ -107,4 +105,4 @@ def folded_channels(patch: int) -> Partition:
 def _square(side: int) -> tuple[tuple[str, int], ...]:
     if side < 1:
         raise ValueError(f"the side of a block must be at least 1, got {side}")
-    return (("i", side), ("j", side))
+    return (("i", int(side)), ("j", int(side)))

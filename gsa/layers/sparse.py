@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from math import gcd, prod
+from numbers import Integral
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from gsa.layers.attention import SelfAttention
-from gsa.layers.partition import divisors, folded_channels, grid, patches, window
+from gsa.layers.checks import divisors
+from gsa.layers.partition import folded_channels, grid, patches, window
 
 
 class GlobalSparseAttention(nn.Module):
@@ -41,7 +43,7 @@ class GlobalSparseAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int = 4, *, patch: int | Sequence[int]) -> None:
         super().__init__()
-        sides = (patch,) if isinstance(patch, int) else tuple(patch)
+        sides = (patch,) if isinstance(patch, Integral) else tuple(patch)
         if not sides:
             raise ValueError("patch needs at least one side, got an empty sequence")
         hops = [
@@ -86,12 +88,12 @@ class FoldedGlobalSparseAttention(nn.Module):
         super().__init__()
         folded_channels(patch).check(*size)
         positions = size[0] * size[1] // patch**2
-        self.size = size
+        self.size = (int(size[0]), int(size[1]))
         self.across = SelfAttention(positions, heads, partition=folded_channels(patch))
         self.within = SelfAttention(channels * patch**2, heads, partition=patches(patch))
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
-        if tuple(x.shape[-2:]) != tuple(self.size):
+        if tuple(x.shape[-2:]) != self.size:
             raise ValueError(f"built for {self.size[0]}×{self.size[1]} maps, got one of {x.shape[-2]}×{x.shape[-1]}")
         return self.within(self.across(x))
 

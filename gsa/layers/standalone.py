@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gsa.layers.attention import attend
-from gsa.layers.checks import check_heads, check_kernel_size
+from gsa.layers.checks import check_axes, check_heads, check_kernel_size
 from gsa.layers.partition import window as windows
 
 BLOCK = 8
@@ -55,7 +55,7 @@ class StandAloneSelfAttention(nn.Module):
         check_kernel_size(kernel_size)
         if stride < 1:
             raise ValueError(f"stride must be at least 1, got {stride}")
-        self.heads, self.kernel_size, self.stride = heads, kernel_size, stride
+        self.heads, self.kernel_size, self.stride = int(heads), int(kernel_size), int(stride)
         self.period = kernel_size + -(width // 2 + kernel_size) % 4
         self.q = nn.Conv2d(channels, channels, 1, bias=False)
         self.kv = nn.Conv2d(channels, 2 * channels, 1, bias=False)
@@ -63,6 +63,7 @@ class StandAloneSelfAttention(nn.Module):
         self.width_rel = nn.Parameter(torch.randn(kernel_size, width // 2) * width**-0.5)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels rows columns"]:
+        check_axes(x)
         rows, near_rows = self.neighbourhoods(x.shape[-2], x.device)
         columns, near_columns = self.neighbourhoods(x.shape[-1], x.device)
         meet = rearrange(near_rows, "r i m -> r 1 i 1 m 1") & rearrange(near_columns, "c j n -> 1 c 1 j 1 n")
@@ -162,7 +163,7 @@ class AttentionStem(nn.Module):
         if mixtures < 1:
             raise ValueError(f"mixtures must be at least 1, got {mixtures}")
         width = channels // heads
-        self.heads, self.window, self.partition = heads, window, windows(window)
+        self.heads, self.window, self.partition = int(heads), int(window), windows(window)
         self.qk = nn.Linear(in_channels, 2 * channels, bias=False)
         self.v = nn.Parameter(torch.empty(mixtures, channels, in_channels).uniform_(-1, 1) * in_channels**-0.5)
         self.row_embed = nn.Parameter(torch.randn(window, width) * width**-0.5)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gsa.layers.attention import SelfAttention, attend
-from gsa.layers.checks import check_heads
+from gsa.layers.checks import check_axes, check_heads
 from gsa.layers.partition import GLOBAL, patches
 from gsa.layers.partition import window as windows
 
@@ -84,7 +84,7 @@ class GlobalSubsampledAttention(nn.Module):
     def __init__(self, channels: int, heads: int = 4, *, reduction: int) -> None:
         super().__init__()
         check_heads(channels, heads)
-        self.heads, self.patches = heads, patches(reduction)
+        self.heads, self.patches = int(heads), patches(reduction)
         self.q = nn.Linear(channels, channels)
         self.kv = nn.Linear(channels, 2 * channels)
         self.sr = nn.Conv2d(channels, channels, reduction, reduction) if reduction > 1 else nn.Identity()
@@ -92,6 +92,7 @@ class GlobalSubsampledAttention(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        check_axes(x)
         self.patches.check(*x.shape[-2:])
         queries, keys = GLOBAL.split(x), self.norm(GLOBAL.split(self.sr(x)))
         parts = (self.q(queries), *self.kv(keys).chunk(2, dim=-1))
@@ -120,4 +121,5 @@ class PositionEncodingGenerator(nn.Module):
         self.proj = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, groups=channels))
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        check_axes(x)
         return x + self.proj(x)
