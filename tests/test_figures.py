@@ -248,18 +248,37 @@ def test_names_at_the_side_stand_apart_and_in_order(axes):
 
 
 def test_the_family_shows_whom_each_layer_sums_over():
-    layers = {name: weights for branch in figures.members().values() for name, weights in branch.items()}
-    sums = {name.split("\n")[0]: weights > 0 for name, weights in layers.items()}
+    sums = {name: member.weights > 0 for name, member in figures.members().items()}
     assert {name: int(seen.sum()) for name, seen in sums.items()} == {
-        "1 convolution": 9,
-        "2 gates": 1,
-        "3 sampling": 9,
-        "4 self-attention": 64,
-        "5 stand-alone": 25,
-        "6 Twins": 16 + 3 * 4,
-        "7 GSA": 16 + 3,
+        "convolution": 9,
+        "gates": 1,
+        "sampling": 9,
+        "self-attention": 64,
+        "stand-alone": 25,
+        "Twins": 16 + 3 * 4,
+        "GSA": 16 + 3,
     }
     assert all(seen[figures.FRAMED] for seen in sums.values())
+
+
+def test_a_number_a_diagonal_and_a_matrix_differ_in_what_they_mix_and_scale():
+    number, diagonal, matrix = (figures.KINDS[kind] for kind in ("a number", "a diagonal", "a matrix"))
+    assert (number == number[0, 0] * np.eye(4)).all()
+    assert (diagonal == np.diag(np.diag(diagonal))).all() and len(set(np.diag(diagonal))) == 4
+    assert (matrix > 0).all()
+
+
+@pytest.mark.parametrize("name", figures.members())
+def test_the_answers_of_a_layer_stand_within_its_figure(name):
+    figure = figures.draw_answers(name)
+    member = figures.members()[name]
+    words = {text.get_text() for text in figure.texts}
+    assert {member.who, member.source, member.where.replace("\n", " "), member.kind} <= words
+    figure.canvas.draw()
+    extents = [text.get_window_extent() for text in figure.texts]
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in extents)
+    assert not any(a.overlaps(b) for i, a in enumerate(extents) for b in extents[:i])
+    plt.close(figure)
 
 
 def test_the_family_is_drawn_in_legible_type_with_the_query_framed():

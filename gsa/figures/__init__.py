@@ -13,7 +13,7 @@ from gsa.figures.draw import (
     draw_weights,
     mark,
 )
-from gsa.figures.family import FRAMED, draw_family, members
+from gsa.figures.family import FRAMED, KINDS, draw_answers, draw_family, members
 from gsa.figures.studies import draw_accuracy_cost, draw_evidence, draw_forest
 from gsa.figures.style import COLOURS, INK, KEY, QUERY, RC, SEEN, UNSEEN, VALUE, Pixel, tint, use_style
 
@@ -22,6 +22,7 @@ __all__ = [
     "FRAMED",
     "INK",
     "KEY",
+    "KINDS",
     "QUERY",
     "RC",
     "SEEN",
@@ -29,6 +30,7 @@ __all__ = [
     "VALUE",
     "Pixel",
     "draw_accuracy_cost",
+    "draw_answers",
     "draw_attention",
     "draw_butterfly",
     "draw_costs",

@@ -1,69 +1,119 @@
-"""The family of the book: its layers by who computes their weights, and over which positions."""
+"""The family of the book: every layer by its answers to the four questions that the weighted sum asks."""
 
+from dataclasses import dataclass
 from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gsa.figures.draw import draw_map, mark
-from gsa.figures.style import COLOURS, UNSEEN, Pixel
+from gsa.figures.style import COLOURS, UNSEEN, VALUE, Pixel
 
 FRAMED: Pixel = (5, 2)
 
+KINDS = {
+    "a number": 0.75 * np.eye(4),
+    "a diagonal": np.diag([0.95, 0.3, 0.75, 0.5]),
+    "a matrix": np.random.default_rng(3).uniform(0.15, 0.95, (4, 4)),
+}
+"""What kind of thing one weight is, as the 4 × 4 matrix that it amounts to."""
 
-def members() -> dict[str, dict[str, np.ndarray]]:
-    """The layers of the book by who computes their weights: a sketch of those of the FRAMED pixel of an 8 × 8 map."""
+
+@dataclass(frozen=True)
+class Member:
+    """One layer: its chapter, its four answers, and a sketch of the weights of the FRAMED pixel of an 8 × 8 map."""
+
+    chapter: int
+    who: str
+    source: str
+    where: str
+    kind: str
+    weights: Float[np.ndarray, "8 8"]
+
+
+def members() -> dict[str, Member]:
+    """The layers of the book, in its order."""
     row, column = np.indices((8, 8))
     down, right = row - FRAMED[0], column - FRAMED[1]
     content = np.random.default_rng(1).uniform(0.15, 0.9, (8, 8))
     neighbours = np.maximum(abs(down), abs(right))
     patch = (row // 4 == FRAMED[0] // 4) & (column // 4 == FRAMED[1] // 4)
+    summaries = 0.5 * (row % 4 % 3 > 0) * (column % 4 % 3 > 0)
     sampled = np.zeros((8, 8))
     sampled[[2, 3, 3, 4, 5, 5, 6, 7, 7], [1, 3, 6, 0, 2, 5, 3, 0, 4]] = 0.7
+    fixed = (neighbours < 2) * (0.85 - 0.2 * (abs(down) + abs(right)))
+    hops = np.where((down % 4 == 0) & (right % 4 == 0), 0.85, patch * 0.3)
+    network, meeting = ("a small network", "the map"), ("query and key", "pixels i and j")
     return {
-        "Training, once for all,\nfor each offset j − i": {
-            "1 convolution\nits neighbours": (neighbours < 2) * (0.85 - 0.2 * (abs(down) + abs(right))),
-        },
-        "A small network,\nfrom the map": {
-            "2 gates\nitself": (neighbours == 0) * 0.85,
-            "3 sampling\nwhere it points": sampled,
-        },
-        "i and j together: the\nquery of i meets\nthe key of j": {
-            "4 self-attention\neverywhere": content,
-            "5 stand-alone\nits neighbours": (neighbours < 3) * content,
-            "6 Twins\nits window, then\nall summaries": np.where(
-                patch, content, 0.5 * (row % 4 % 3 > 0) * (column % 4 % 3 > 0)
-            ),
-            "7 GSA\nits sub-image,\nthen its patch": np.where((down % 4 == 0) & (right % 4 == 0), 0.85, patch * 0.3),
-        },
+        "convolution": Member(1, "training", "the offset j − i", "its neighbours", "a matrix", fixed),
+        "gates": Member(2, *network, "itself", "a diagonal", (neighbours == 0) * 0.85),
+        "sampling": Member(3, *network, "where it points", "a matrix", sampled),
+        "self-attention": Member(4, *meeting, "everywhere", "a number", content),
+        "stand-alone": Member(5, *meeting, "its neighbours", "a number", (neighbours < 3) * content),
+        "Twins": Member(
+            6, *meeting, "its window, then\nall summaries", "a number", np.where(patch, content, summaries)
+        ),
+        "GSA": Member(7, *meeting, "its sub-image,\nthen its patch", "a number", hops),
     }
 
 
+def draw_answers(name: str) -> Figure:
+    """The four answers of one layer, around a picture of its weighted sum."""
+    member = members()[name]
+    figure = plt.figure(figsize=(7.2, 2.1), layout="none")
+    draw_weight_map(figure.add_axes((0, 0.19, 0.2, 0.66)), member)
+    figure.text(0.315, 0.5, r"$y_i = \sum_j$", fontsize=19, ha="center", va="center")
+    draw_shades(figure.add_axes((0.42, 0.24, 0.165, 0.56)), KINDS[member.kind], COLOURS["blue"])
+    draw_shades(figure.add_axes((0.6, 0.24, 0.041, 0.56)), np.array([[0.9], [0.35], [0.6], [0.75]]), VALUE)
+    figure.text(0.62, 0.11, "$v_j$", color=VALUE, ha="center", va="center")
+    answers = {
+        (0.01, 0.92, 0.11): ("Over which positions?", member.where.replace("\n", " ")),
+        (0.425, 0.92, 0.11): ("What is $w_{ij}$?", member.kind),
+        (0.715, 0.75, 0.62): ("Who computes it?", member.who),
+        (0.715, 0.42, 0.29): ("From what?", member.source),
+    }
+    for (left, top, below), (question, answer) in answers.items():
+        figure.text(left, top, question, color=COLOURS["grey"], va="center")
+        figure.text(left, below, answer, weight="bold", va="center")
+    return figure
+
+
 def draw_family() -> Figure:
-    """The map of the book: one branch for each way to compute weights, and for each layer the positions it covers."""
-    figure = plt.figure(figsize=(7.2, 6.2), layout="none")
+    """The map of the book: one branch for each way to compute weights, for each layer its positions and its kind."""
+    figure = plt.figure(figsize=(7.2, 6.5), layout="none")
     branch = partial(Line2D, color=COLOURS["grey"], linewidth=1, transform=figure.transFigure)
     figure.text(0.01, 0.945, r"$y_i = \sum_j\; w_{ij}\; v_j$", fontsize=15)
     figure.text(0.01, 0.87, "Who computes the weights,\nand from what?", weight="bold", va="center")
-    figure.text(0.33, 0.884, "Over which positions?", weight="bold", va="center")
+    figure.text(0.33, 0.884, "Over which positions? What is one weight?", weight="bold", va="center")
     figure.text(0.33, 0.856, "Framed: i. The darker a pixel, the more it counts.", va="center")
-    for number, (who, layers) in enumerate(members().items()):
-        bottom = 0.6 - 0.27 * number
+    branches: dict[str, dict[str, Member]] = {}
+    for name, member in members().items():
+        branches.setdefault(f"{member.who.capitalize()},\nfrom {member.source}", {})[name] = member
+    for number, (who, layers) in enumerate(branches.items()):
+        bottom = 0.625 - 0.27 * number
         middle = bottom + 0.08
         figure.text(0.045, middle, who, va="center")
         figure.add_artist(branch([0.02, 0.02, 0.04], [0.83 if number == 0 else middle + 0.27, middle, middle]))
-        for column, (name, weights) in enumerate(layers.items()):
+        for column, (name, member) in enumerate(layers.items()):
             axes = figure.add_axes((0.33 + 0.17 * column, bottom, 0.16, 0.16))
-            title, positions = name.split("\n", 1)
-            draw_map(
-                axes,
-                np.array(to_rgb(UNSEEN)) + weights[..., None] * np.subtract(to_rgb(COLOURS["blue"]), to_rgb(UNSEEN)),
-            )
-            axes.set_title(title, fontsize=10, loc="center", weight="bold")
-            axes.set_xlabel(positions, fontsize=9)
-            axes.set_ylabel("")
-            mark(axes, FRAMED)
+            draw_weight_map(axes, member)
+            axes.set_title(f"{member.chapter} {name}", fontsize=10, loc="center", weight="bold")
+            axes.set_xlabel(f"{member.where}\n{member.kind}", fontsize=9)
     return figure
+
+
+def draw_weight_map(axes: Axes, member: Member) -> None:
+    """Whom the FRAMED pixel sums over."""
+    draw_shades(axes, member.weights, COLOURS["blue"])
+    mark(axes, FRAMED)
+
+
+def draw_shades(axes: Axes, strengths: Float[np.ndarray, "height width"], colour: str) -> None:
+    """Cells from UNSEEN, at strength 0, to the colour, at 1."""
+    draw_map(axes, np.array(to_rgb(UNSEEN)) + strengths[..., None] * np.subtract(to_rgb(colour), to_rgb(UNSEEN)))
+    axes.set(xlabel="", ylabel="")
