@@ -22,6 +22,7 @@ REFERENCES = r"""
   doi = {10.1/one}}
 @misc{dorn2001, author = {Dorn, Di and van der Eck, Ed}, title = {Two}, year = {2001}, eprint = {0101.00001},
   archiveprefix = {arXiv}}
+@misc{fay2002, author = {{Fay}}, title = {Three}, year = {2002}, note = {Address not known}}
 """
 FIRST = r"""
 (first)=
@@ -35,7 +36,7 @@ Nested, see {eq}`eq-sum`.
 ```
 :::
 
-Text of {cite}`abel1999,dorn2001` and {cite:t}`dorn2001`, [see below](#below) and {ref}`below`,
+Text of {cite}`abel1999,dorn2001`, {cite:t}`fay2002` and {cite:t}`dorn2001`, [see below](#below) and {ref}`below`,
 {ref}`the second <second>`, {doc}`02_second`, {eq}`eq-other`, [](02_second.ipynb), {doc}`index`.[^aside]
 See also {numref}`fig-front`.
 
@@ -114,7 +115,7 @@ SAID = [
     '<a name="first"></a>\n\n# The *first* chapter\n\n> **Note**\n>\n> Costs \\$5, and $a_1$',
     "> > **Tip**\n> >\n> > Nested, see [(1.1)](#eq-sum).",
     "([Abel et al., 1999](https://doi.org/10.1/one); [Dorn and van der Eck, 2001](https://arxiv.org/abs/0101.00001))",
-    "and [Dorn and van der Eck (2001)](https://arxiv.org/abs/0101.00001)",
+    ", Fay (2002) and [Dorn and van der Eck (2001)](https://arxiv.org/abs/0101.00001)",
     "[see below](#below) and [Below](#below)",
     "[the second](https://book.github.io/copy/book/02_second.html#second)",
     "[The second chapter](https://book.github.io/copy/book/02_second.html)",

@@ -17,9 +17,10 @@ class Bibliography:
         self.backend = find_plugin("pybtex.backends", "markdown")()
 
     def citation(self, key: str, form: str) -> str:
-        """Who and when, in a form such as "{}, {}", as a link to the work."""
+        """Who and when, in a form such as "{}, {}", as a link to the work if its address is known."""
         entry = self.works.entries[key]
-        return f"[{form.format(authors(entry.persons['author']), entry.fields['year'])}]({address(entry.fields)})"
+        text = form.format(authors(entry.persons["author"]), entry.fields["year"])
+        return f"[{text}]({there})" if (there := address(entry.fields)) else text
 
     def reference(self, key: str) -> str:
         """One item of the list."""
@@ -34,7 +35,6 @@ def authors(people: Sequence[Person]) -> str:
 
 
 def address(fields: Mapping[str, str]) -> str:
-    """Where a reader finds a work."""
-    if "url" in fields:
-        return fields["url"]
-    return f"https://doi.org/{fields['doi']}" if "doi" in fields else f"https://arxiv.org/abs/{fields['eprint']}"
+    """Where a reader finds a work; empty if that is not known."""
+    roots = {"url": "", "doi": "https://doi.org/", "eprint": "https://arxiv.org/abs/"}
+    return next((root + fields[field] for field, root in roots.items() if field in fields), "")
