@@ -166,7 +166,6 @@ def test_it_compares_errors_shown_and_times_measured(chapter):
         ("import sys; print(1); print(2, file=sys.stderr)", "1\n", "1\n"),
         ("1 / 0", None, None),
         ("1;", None, ""),
-        ("from tqdm.auto import tqdm; print(*tqdm([1]))", None, "1\n"),
     ],
 )
 def test_the_book_shows_what_nbval_ran(tmp_path, source, committed, shown):

@@ -3,19 +3,13 @@
     python -m pytest -p tools.executed --nbval-lax book/01_convolution.ipynb  # keeps _build/executed/…
 
 Where a cell's output is committed, the book shows the committed one. It must agree, except for what a line says after
-"≈": times, which are those of the machine that wrote the page. Progress bars are left out.
+"≈": times, which are those of the machine that wrote the page.
 """
 
-import os
 from functools import partial
 
 import nbformat
 import pytest
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Draws no progress bar: where ipywidgets is installed, it would be an output of its cell."""
-    os.environ["TQDM_DISABLE"] = "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 from filelock import FileLock
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 Arrays = dict[str, np.ndarray]
 

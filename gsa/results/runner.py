@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import Event
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from gsa.files import whole
 from gsa.results.ledger import Ledger

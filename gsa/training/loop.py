@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from pydantic import TypeAdapter
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from gsa.data import Dataset, load
 from gsa.data.dataset import PUBLISHED
