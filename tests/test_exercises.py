@@ -1,0 +1,157 @@
+"""The exercises of the chapters: their checks, read from the pages, take right answers and refuse wrong ones."""
+
+import re
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+
+BOOK = Path(__file__).parents[1] / "book"
+BLANK = re.compile(r"^your_\w+ = .+$", re.MULTILINE)
+SOLUTION = re.compile(r":class: dropdown\n.*?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def attempt(chapter: str, exercise: str, answer: str, seed: int = 0) -> str:
+    """What the check cell ``exercise`` prints to a reader who fills in ``answer``, code that sets its your_…"""
+    cells = {cell.id: cell.source for cell in nbformat.read(BOOK / f"{chapter}.ipynb", as_version=4).cells}
+    filled, blanks = BLANK.subn(lambda _: answer, cells[exercise])
+    assert blanks == 1, f"{exercise} has {blanks} places for an answer"
+    names = {}
+    exec(cells["imports"], names)
+    torch.manual_seed(seed)
+    with redirect_stdout(StringIO()) as printed:
+        exec(filled, names)
+    return printed.getvalue()
+
+
+def passes(chapter: str, exercise: str, answer: str) -> None:
+    for seed in range(3):
+        assert attempt(chapter, exercise, answer, seed) == "Right.\n"
+
+
+def fails(chapter: str, exercise: str, answer: str) -> None:
+    for seed in range(3):
+        with pytest.raises(AssertionError):
+            attempt(chapter, exercise, answer, seed)
+
+
+def folded_solutions() -> list:
+    """Each answer that a page folds away as code in its text, with the check before it."""
+    found = []
+    for path in sorted(BOOK.glob("*.ipynb")):
+        check = None
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "code":
+                check = cell.id
+            answers = [code for code in SOLUTION.findall(cell.source) if "your_" in code]
+            found += [pytest.param(path.stem, check, answer, id=cell.id) for answer in answers]
+    return found
+
+
+@pytest.mark.parametrize(("chapter", "exercise", "solution"), folded_solutions())
+def test_the_folded_solution_passes(chapter, exercise, solution):
+    passes(chapter, exercise, solution)
+
+
+# 1 Convolution
+
+MOVE, FIELD, NEAREST = (("01_convolution", cell) for cell in ("ex1", "ex2-code", "ex3-code"))
+
+
+@pytest.mark.parametrize("kernel", ["[[0, 0, 0], [1, 0, 0], [0, 0, 0]]", "[[0.0, 0, 0], [1, 0, 0], [0, 0, 0]]"])
+def test_a_one_at_the_left_moves_to_the_right(kernel):
+    passes(*MOVE, f"your_kernel = torch.tensor({kernel})")
+
+
+@pytest.mark.parametrize(
+    "row, column, value", [(1, 2, 1), (0, 1, 1), (2, 1, 1), (1, 1, 1), (1, 0, 2), (1, 0, -1), (0, 0, 1)]
+)
+def test_no_other_kernel_does(row, column, value):
+    fails(*MOVE, f"your_kernel = torch.zeros(3, 3); your_kernel[{row}, {column}] = {value}")
+
+
+FORWARD = """
+def your_field(steps):
+    side, apart = 1, 1
+    for k, s in steps:
+        side, apart = side + (k - 1) * apart, {apart}
+    return side
+"""
+BACKWARD = """
+def your_field(steps):
+    side = 1
+    for k, s in reversed(steps):
+        side = {side}
+    return side
+"""
+
+
+@pytest.mark.parametrize(
+    "answer", [FORWARD.format(apart="apart * s"), BACKWARD.format(side="(side - 1) * s + k"), "your_field = measure"]
+)
+def test_the_field_from_either_end(answer):
+    measured = """
+def measure(steps):
+    stack = nn.Sequential(*(nn.Conv2d(1, 1, k, s) for k, s in steps))
+    return (probes.influence(stack, torch.zeros(1, 1, 64, 64), 1, 1).sum(0) > 0).sum().item()
+"""
+    passes(*FIELD, measured + answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        FORWARD.format(apart="apart"),
+        FORWARD.format(apart="s"),
+        FORWARD.format(apart="apart + s"),
+        BACKWARD.format(side="side * s + k"),
+        "your_field = lambda steps: 1 + 2 * len(steps)",
+    ],
+)
+def test_a_field_that_forgets_strides_is_refused(answer):
+    fails(*FIELD, answer)
+
+
+BY_SVD = """
+def your_nearest(kernel):
+    U, S, V = torch.linalg.svd(kernel.permute(1, 0, 2, 3).flatten(2), full_matrices=False)
+    return {P}, {d}
+"""
+ALTERNATING = """
+def your_nearest(kernel):
+    M = kernel.permute(1, 0, 2, 3).flatten(2)
+    d = torch.ones(6, 9)
+    for _ in range(500):
+        P = torch.einsum("cod,cd->co", M, d) / (d * d).sum(1, keepdim=True)
+        d = torch.einsum("cod,co->cd", M, P) / (P * P).sum(1, keepdim=True)
+    return P.T, d.view(6, 3, 3)
+"""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        BY_SVD.format(P="(U[:, :, 0] * S[:, :1]).T", d="V[:, 0].view(6, 3, 3)"),
+        BY_SVD.format(P="-U[:, :, 0].T", d="-(V[:, 0] * S[:, :1]).view(6, 3, 3)"),
+        ALTERNATING,
+    ],
+)
+def test_the_nearest_kernel_may_be_scaled_and_found_in_any_way(answer):
+    passes(*NEAREST, answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        BY_SVD.format(P="U[:, :, 0].T", d="V[:, 0].view(6, 3, 3)"),
+        BY_SVD.format(P="(U[:, :, 1] * S[:, 1:2]).T", d="V[:, 1].view(6, 3, 3)"),
+        BY_SVD.format(P="U[:, :, 0] * S[:, :1]", d="V[:, 0].view(6, 3, 3)"),
+        "your_nearest = lambda kernel: (kernel.mean((2, 3)), torch.ones(6, 3, 3))",
+        "your_nearest = lambda kernel: (torch.ones(4, 6), kernel.mean(0))",
+    ],
+)
+def test_a_kernel_that_is_not_the_nearest_is_refused(answer):
+    fails(*NEAREST, answer)
