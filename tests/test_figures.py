@@ -261,6 +261,25 @@ def test_the_family_shows_whom_each_layer_sums_over():
     assert all(seen[figures.FRAMED] for seen in sums.values())
 
 
+def test_a_pixel_of_a_photograph_sees_what_its_layer_lets_it_see():
+    image = np.random.default_rng(0).uniform(size=(32, 32, 3))
+    image[20, 27] = image[11, 12]
+    weights = {name: seen for name, (_, seen) in zip(figures.members(), figures.family.seen(image, (11, 12)))}
+    assert {name: int(weights[name].sum()) for name in ("convolution", "gates", "sampling")} == {
+        "convolution": 9,
+        "gates": 1,
+        "sampling": 9,
+    }
+    assert weights["self-attention"][20, 27] == 1 and weights["stand-alone"][20, 27] == 0
+    assert int((weights["GSA"] > 0).sum()) == 16 + 64 - 1
+    twins, _ = figures.family.seen(image, (11, 12))[5]
+    assert np.allclose(twins[16:24, 24:], image[16:24, 24:].mean((0, 1)))
+    assert (twins[8:16, 8:16] == image[8:16, 8:16]).all()
+    figure = figures.draw_eyes(torch.zeros(3, 32, 32, dtype=torch.uint8), (11, 12))
+    assert len(figure.axes) == 1 + len(figures.members())
+    plt.close(figure)
+
+
 def test_a_number_a_diagonal_and_a_matrix_differ_in_what_they_mix_and_scale():
     number, diagonal, matrix = (figures.KINDS[kind] for kind in ("a number", "a diagonal", "a matrix"))
     assert (number == number[0, 0] * np.eye(4)).all()

@@ -1,8 +1,9 @@
 """make bench: the speed of every layer as a ratio to a 3×3 convolution in the same run, and its peak memory.
 
-Beside each layer stands what another library offers for the same. Writes results/speed.json and _build/speed.png.
-Times are of one forward and backward pass on one CPU thread; every round runs all layers of a size once, and a ratio is
-the median over rounds, so that a busy machine disturbs all alike.
+Beside each layer stands what another library offers for the same; then what GSA adds to a training step of the fast
+host. Writes results/speed.json and _build/speed.png. Times are of one forward and backward pass on one CPU thread;
+every round runs all layers of a size once, and a ratio is the median over rounds, so that a busy machine disturbs all
+alike.
 """
 
 import json
@@ -13,24 +14,35 @@ import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
 from gsa import figures
+from gsa.data import load
+from gsa.data.pipeline import Normalizer, split
 from gsa.layers import MECHANISMS, GlobalSparseAttention, cheapest_patch
 from gsa.probes import count_macs
+from gsa.results import ledger
+from gsa.training import Config
+from gsa.training.devices import accelerated, keep_freed_memory
+from gsa.training.loop import Loop, build
+from gsa.training.optimizers import make_optimizers
 from tools.equivalents import equivalents
 
 CHANNELS, SIZES, ROUNDS = 64, (16, 32, 64, 128), 9
 COMPARED = (32, 64)
 """Sizes at which every mechanism is measured, and its equivalents; the others show how time grows."""
+
+GROWING = ("conv", "gsa", "self")
+"""What is measured at every size, and in bf16 too."""
 
 PIXELS = 8 * 64 * 64
 """Pixels of a batch, so that all sizes cost a convolution the same; no batch is larger than 8."""
@@ -45,11 +57,24 @@ HEAP = 2**31
 
 def layers(size: int) -> dict[str, Callable[[], nn.Module]]:
     """What is measured on maps of ``size`` × ``size``; four heads, the layers' default, where nothing else is said."""
-    names = [name for name in MECHANISMS if name != "none"] if size in COMPARED else ["conv", "gsa", "self"]
+    names = [name for name in MECHANISMS if name != "none"] if size in COMPARED else GROWING
     cases: dict[str, Callable[[], nn.Module]] = {n: partial(MECHANISMS[n], CHANNELS, (size, size)) for n in names}
     for heads, words in ((2, "2 heads"), (1, "1 head")):
         cases[f"gsa, {words}"] = partial(GlobalSparseAttention, CHANNELS, heads, patch=cheapest_patch(size, size))
-    return cases | others(size)
+    halves = {f"{name}, bf16": partial(InHalfPrecision, cases[name]()) for name in GROWING}
+    return cases | halves | others(size)
+
+
+class InHalfPrecision(nn.Module):
+    """A layer as training runs it on a CPU that has bf16 matrix units."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.layer(x.bfloat16())
 
 
 def others(size: int) -> dict[str, Callable[[], nn.Module]]:
@@ -87,9 +112,13 @@ def peak_memory(size: int, name: str) -> int:
 
     Linux hands a process's peak on to its children, so this has to come before :func:`times`.
     """
-    command = [sys.executable, "-m", "tools.bench", "memory", str(size), name]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+    return int(apart(["memory", str(size), name], os.environ | {"OMP_NUM_THREADS": "1"}))
+
+
+def apart(arguments: list[str], environment: Mapping[str, str]) -> str:
+    """What this program prints in a process of its own."""
+    command = [sys.executable, "-m", "tools.bench", *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
 
 
 def grow(size: int, name: str) -> int:
@@ -109,7 +138,8 @@ def measure(size: int, memory: dict[str, int]) -> list[dict]:
     rounds = times(size)
     rows = []
     for name, seconds in rounds.items():
-        ratio = statistics.median(mine / conv for mine, conv in zip(seconds, rounds["conv"], strict=True))
+        convolution = rounds["conv, bf16" if name.endswith("bf16") else "conv"]
+        ratio = statistics.median(mine / conv for mine, conv in zip(seconds, convolution, strict=True))
         rows.append(
             {
                 "layer": name,
@@ -122,6 +152,35 @@ def measure(size: int, memory: dict[str, int]) -> list[dict]:
             }
         )
     return rows
+
+
+def training_step() -> dict[str, float]:
+    """A step of the fast host with GSA beside one without, by turns, in bf16, and the page faults of the former."""
+    keep_freed_memory()
+    with accelerated("bf16") as accelerator:
+        loops = [training_loop(Config(mechanism=name, data="shapes"), accelerator) for name in ("none", "gsa")]
+        seconds, faults = [], []
+        for _ in tqdm(range(2 * ROUNDS), desc="training", unit="step"):
+            seconds.append([])
+            for loop in loops:
+                before, start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, loop.now()
+                loop.step(loop.normalize(loop.images.x), loop.images.y)
+                seconds[-1].append(loop.now() - start)
+            faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    warm = seconds[ROUNDS:]
+    return {
+        "ratio": statistics.median(gsa / none for none, gsa in warm),
+        "milliseconds": 1e3 * min(gsa for _, gsa in warm),
+        "page_faults": statistics.median(faults[ROUNDS:]),
+        "batch": loops[0].config.batch,
+    }
+
+
+def training_loop(config: Config, accelerator: Accelerator) -> Loop:
+    dataset = load(config.data)
+    images, *_ = split(dataset, 0.0, config.batch, accelerator.device)
+    model = build(config, dataset).to(memory_format=torch.channels_last)
+    return Loop.of(config, accelerator, model, make_optimizers(model, config), images, Normalizer.of(images))
 
 
 def exponent(rows: list[dict], layer: str, cost: str) -> float:
@@ -141,21 +200,27 @@ def plot() -> None:
 
 
 def main() -> None:
+    torch.set_num_threads(1)
+    if sys.argv[1:2] == ["step"]:
+        print(json.dumps(training_step()))
+        return
     if not ENVIRONMENT.items() <= os.environ.items():
         os.execve(sys.executable, [sys.executable, "-m", "tools.bench", *sys.argv[1:]], os.environ | ENVIRONMENT)
-    torch.set_num_threads(1)
     if sys.argv[1:2] == ["memory"]:
         print(grow(int(sys.argv[2]), sys.argv[3]))
         return
     memory = {size: {name: peak_memory(size, name) for name in layers(size)} for size in SIZES}
     rows = [row for size in SIZES for row in measure(size, memory[size])]
     machine = {"torch": torch.__version__, "machine": f"{platform.machine()}, 1 thread"}
-    RESULTS.write_text(json.dumps({"measured_on": machine, "channels": CHANNELS, "rows": rows}, indent=1) + "\n")
+    step = json.loads(apart(["step"], {name: os.environ[name] for name in os.environ.keys() - ENVIRONMENT.keys()}))
+    content = {"measured_on": machine, "channels": CHANNELS, "training_step": step, "rows": rows}
+    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
     plot()
     line = "{size:>4}²  {layer:<34} {ratio:6.2f} × conv {milliseconds:8.1f} ms {peak_megabytes:7.1f} MB"
     print(*(line.format(**row) for row in rows), sep="\n")
     for layer in ("gsa", "self"):
         print(f"{layer}: time grows with N^{exponent(rows, layer, 'milliseconds'):.2f}")
+    print("a training step with gsa: {ratio:.2f} × one without, {page_faults:.0f} page faults".format(**step))
     print(f"{RESULTS}, {PLOT}")
 
 

@@ -13,7 +13,7 @@ from gsa.figures.draw import (
     draw_weights,
     mark,
 )
-from gsa.figures.family import FRAMED, KINDS, draw_answers, draw_family, members
+from gsa.figures.family import FRAMED, KINDS, draw_answers, draw_eyes, draw_family, members
 from gsa.figures.studies import draw_accuracy_cost, draw_evidence, draw_forest
 from gsa.figures.style import COLOURS, INK, KEY, QUERY, RC, SEEN, UNSEEN, VALUE, Pixel, tint, use_style
 
@@ -36,6 +36,7 @@ __all__ = [
     "draw_costs",
     "draw_curves",
     "draw_evidence",
+    "draw_eyes",
     "draw_family",
     "draw_forest",
     "draw_growth",

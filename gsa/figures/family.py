@@ -5,11 +5,13 @@ from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
-from jaxtyping import Float
+from einops import rearrange
+from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from torch import Tensor
 
 from gsa.figures.draw import draw_map, mark
 from gsa.figures.style import COLOURS, UNSEEN, VALUE, Pixel
@@ -105,6 +107,51 @@ def draw_family() -> Figure:
             axes.set_title(f"{member.chapter} {name}", fontsize=10, loc="center", weight="bold")
             axes.set_xlabel(f"{member.where}\n{member.kind}", fontsize=9)
     return figure
+
+
+def draw_eyes(photograph: UInt8[Tensor, "3 size size"], pixel: Pixel) -> Figure:
+    """A photograph as each layer of the book lets one pixel see it: the more a place counts, the less it is faded.
+
+    Weights of attention are e to the squared distance of two colours, times -8: query and key are the colour itself.
+    """
+    image = photograph.movedim(0, -1).numpy() / 255
+    figure, panels = plt.subplots(2, 4, figsize=(7.2, 3.9))
+    names = [f"{member.chapter} {name}" for name, member in members().items()]
+    views = [(image, np.ones(image.shape[:2])), *seen(image, pixel)]
+    for axes, name, (picture, weights) in zip(panels.flat, ["the photograph", *names], views, strict=True):
+        strength = (0.08 + 0.92 * weights)[..., None]
+        axes.imshow(1 - strength * (1 - picture))
+        axes.set_title(name, fontsize=10)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set(visible=True, color=UNSEEN)
+        mark(axes, pixel)
+    return figure
+
+
+def seen(image: Float[np.ndarray, "size size 3"], pixel: Pixel) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What is there to be seen, and the weights of ``pixel`` over it, for each member of the family; patches of 8."""
+    row, column = np.indices(image.shape[:2])
+    near = np.maximum(abs(row - pixel[0]), abs(column - pixel[1]))
+    patch = (row // 8 == pixel[0] // 8) & (column // 8 == pixel[1] // 8)
+    sub_image = (row % 8 == pixel[0] % 8) & (column % 8 == pixel[1] % 8)
+    blocks = rearrange(image, "(rows k) (columns l) rgb -> rows k columns l rgb", k=8, l=8)
+    summaries = np.broadcast_to(blocks.mean((1, 3), keepdims=True), blocks.shape).reshape(image.shape)
+    steps = np.array(pixel) + [(down, right) for down in (-3, 0, 3) for right in (-3, 0, 3)]
+    sampled = np.zeros(image.shape[:2])
+    sampled[tuple((steps + np.random.default_rng(4).integers(-2, 3, (9, 2))).T)] = 1
+
+    def content(values: np.ndarray) -> np.ndarray:
+        return np.exp(-8 * ((values - image[pixel]) ** 2).sum(-1))
+
+    return [
+        (image, near < 2),
+        (image, near < 1),
+        (image, sampled),
+        (image, content(image)),
+        (image, content(image) * (near < 4)),
+        (np.where(patch[..., None], image, summaries), np.where(patch, content(image), content(summaries))),
+        (image, np.where(sub_image, 1, patch * content(image))),
+    ]
 
 
 def draw_weight_map(axes: Axes, member: Member) -> None:
