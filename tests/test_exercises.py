@@ -155,3 +155,52 @@ def test_the_nearest_kernel_may_be_scaled_and_found_in_any_way(answer):
 )
 def test_a_kernel_that_is_not_the_nearest_is_refused(answer):
     fails(*NEAREST, answer)
+
+
+# 4 Self- and cross-attention
+
+KEY, LOST = (("04_self_attention", cell) for cell in ("exercise-1", "exercise-2"))
+
+
+@pytest.mark.parametrize(
+    "key", ["torch.linalg.inv(A.T) @ W_k", "torch.linalg.solve(A.T, W_k)", "(W_k.T @ torch.linalg.inv(A)).T"]
+)
+def test_the_inverse_of_the_transpose_undoes_a_matrix(key):
+    passes(*KEY, f"your_key = lambda A, W_k: {key}")
+
+
+@pytest.mark.parametrize(
+    "key", ["torch.linalg.inv(A) @ W_k", "A.T @ W_k", "A @ W_k", "W_k", "W_k @ torch.linalg.inv(A).T"]
+)
+def test_no_other_matrix_does(key):
+    fails(*KEY, f"your_key = lambda A, W_k: {key}")
+
+
+RETURN = """
+def your_misses(forward, back):
+    start = torch.stack(torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij"))
+    arrived = start + forward
+    end = arrived + layers.bilinear_sample(back, {places})
+    return {distance}
+"""
+
+
+@pytest.mark.parametrize("distance", ["(end - start).norm(dim=1)", "(end - start).square().sum(1) ** 0.5"])
+def test_the_way_there_and_back_is_measured(distance):
+    passes(*LOST, RETURN.format(places="arrived.permute(0, 2, 3, 1)", distance=distance))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "your_misses = lambda forward, back: (forward + back).norm(dim=1)",
+        "your_misses = lambda forward, back: 0 * forward[:, 0]",
+        RETURN.format(places="arrived.permute(0, 3, 2, 1)", distance="(end - start).norm(dim=1)"),
+        RETURN.format(places="arrived.flip(1).permute(0, 2, 3, 1)", distance="(end - start).norm(dim=1)"),
+        RETURN.format(places="arrived.permute(0, 2, 3, 1)", distance="(end - start).square().sum(1)"),
+        RETURN.format(places="arrived.permute(0, 2, 3, 1)", distance="(end - start)[:, 0].abs()"),
+        RETURN.format(places="arrived.permute(0, 2, 3, 1)", distance="(end - arrived).norm(dim=1)"),
+    ],
+)
+def test_another_way_back_is_refused(answer):
+    fails(*LOST, answer)
