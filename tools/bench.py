@@ -148,7 +148,7 @@ def measure(size: int, memory: dict[str, int]) -> list[dict]:
                 "ratio": ratio,
                 "milliseconds": 1e3 * min(seconds),
                 "peak_megabytes": memory[name] / 1e6,
-                "macs": count_macs(layers(size)[name](), (1, CHANNELS, size, size)),
+                "macs": count_macs(layers(size)[name.removesuffix(", bf16")](), (1, CHANNELS, size, size)),
             }
         )
     return rows
