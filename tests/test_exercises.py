@@ -204,3 +204,72 @@ def test_the_way_there_and_back_is_measured(distance):
 )
 def test_another_way_back_is_refused(answer):
     fails(*LOST, answer)
+
+
+# 5 Stand-alone self-attention
+
+CORNER, ABOVE, PRICE = (("05_stand_alone", cell) for cell in ("ex-corner", "ex-shift-cell", "ex-cost-cell"))
+
+
+@pytest.mark.parametrize("share", ["((K + 1) / (2 * K)) ** 2", "(K // 2 + 1) ** 2 / K**2", "(1 + 1 / K) ** 2 / 4"])
+def test_what_the_corner_keeps(share):
+    passes(*CORNER, f"your_share = lambda K: {share}")
+
+
+@pytest.mark.parametrize("share", ["1 / 4", "(K + 1) / (2 * K)", "4 / 9", "1 / K**2", "(K - 1) ** 2 / K**2"])
+def test_the_corner_keeps_nothing_else(share):
+    fails(*CORNER, f"your_share = lambda K: {share}")
+
+
+SHIFT = """
+def your_parameters(layer):
+    for parameter in layer.parameters():
+        parameter.zero_()
+    layer.q.weight[:, 3, 0, 0] = {alpha} * torch.tensor({query})
+    layer.kv.weight[{values}, :, 0, 0] = torch.eye(4)
+    delta = torch.arange(-1.0, 2.0)
+    layer.height_rel.copy_(torch.stack([{rows}], 1))
+    layer.width_rel.copy_(torch.stack([delta**2, delta], 1))
+"""
+RIGHT = {"alpha": 20, "query": "[-1.0, -2.0, -1.0, 0.0]", "values": "4:", "rows": "delta**2, delta"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"alpha": 200},
+        {"query": "[0.0, -1.0, -1.0, 0.0]"},
+        {"query": "[-2.0, -1.0, -1.0, 0.0]", "rows": "delta, delta**2"},
+        {"query": "[1.0, 0.0, -1.0, 0.0]", "rows": "(delta < 0).float(), delta"},
+    ],
+)
+def test_a_head_fetches_the_pixel_above(change):
+    passes(*ABOVE, SHIFT.format(**(RIGHT | change)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"alpha": 1},
+        {"alpha": -20},
+        {"query": "[-1.0, 2.0, -1.0, 0.0]"},
+        {"query": "[-1.0, 0.0, -1.0, -2.0]"},
+        {"query": "[-1.0, -2.0, -1.0, -2.0]"},
+        {"values": ":4"},
+    ],
+)
+def test_a_head_that_fetches_another_pixel_is_refused(change):
+    fails(*ABOVE, SHIFT.format(**(RIGHT | change)))
+
+
+@pytest.mark.parametrize(
+    "K", ["max(K for K in range(1, 99, 2) if K * K <= 3 * C)", "2 * int((math.sqrt(3 * C) - 1) / 2) + 1"]
+)
+def test_the_side_grows_with_the_root_of_the_width(K):
+    passes(*PRICE, f"import math\nyour_largest = lambda C: {K}")
+
+
+@pytest.mark.parametrize("K", ["3", "int((3 * C) ** 0.5)", "int((4.5 * C) ** 0.5) // 2 * 2 + 1", "9", "C // 2 * 2 + 1"])
+def test_another_side_is_refused(K):
+    fails(*PRICE, f"your_largest = lambda C: {K}")
