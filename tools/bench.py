@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -105,6 +106,14 @@ def times(size: int) -> dict[str, list[float]]:
             if number:
                 rounds[name].append(seconds)
     return rounds
+
+
+def peak_memories(size: int) -> dict[str, int]:
+    """:func:`peak_memory` of each layer; bytes do not mind company, so all cores are used."""
+    names = list(layers(size))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = tqdm(pool.map(partial(peak_memory, size), names), f"{size}×{size} memory", len(names))
+        return dict(zip(names, found, strict=True))
 
 
 def peak_memory(size: int, name: str) -> int:
@@ -209,7 +218,7 @@ def main() -> None:
     if sys.argv[1:2] == ["memory"]:
         print(grow(int(sys.argv[2]), sys.argv[3]))
         return
-    memory = {size: {name: peak_memory(size, name) for name in layers(size)} for size in SIZES}
+    memory = {size: peak_memories(size) for size in SIZES}
     rows = [row for size in SIZES for row in measure(size, memory[size])]
     machine = {"torch": torch.__version__, "machine": f"{platform.machine()}, 1 thread"}
     step = json.loads(apart(["step"], {name: os.environ[name] for name in os.environ.keys() - ENVIRONMENT.keys()}))
