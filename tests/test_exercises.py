@@ -273,3 +273,72 @@ def test_the_side_grows_with_the_root_of_the_width(K):
 @pytest.mark.parametrize("K", ["3", "int((3 * C) ** 0.5)", "int((4.5 * C) ** 0.5) // 2 * 2 + 1", "9", "C // 2 * 2 + 1"])
 def test_another_side_is_refused(K):
     fails(*PRICE, f"your_largest = lambda C: {K}")
+
+
+# 7 Global Sparse Attention
+
+CALL, EVEN, SWAP = (("07_global_sparse_attention", f"exercise-{name}") for name in ("pattern", "even", "swap"))
+
+
+@pytest.mark.parametrize("pattern", ["(b rows i j) columns c", "(rows b i j) columns c", "(i j rows b) columns c"])
+def test_rooms_of_a_row_may_come_in_any_order(pattern):
+    passes(*CALL, f"your_pattern = {pattern!r}")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(b i j) (rows columns) c",
+        "(b rows columns) (i j) c",
+        "(b columns i j) rows c",
+        "(b rows i columns) j c",
+        "(rows i j columns) b c",
+        "(b rows columns i) j c",
+        "(b c i j) (rows columns)",
+    ],
+)
+def test_another_call_is_refused(pattern):
+    fails(*CALL, f"your_pattern = {pattern!r}")
+
+
+@pytest.mark.parametrize("side", ["1 + (1 + 2 * C) ** 0.5", "max(np.roots([1, -2, -2 * C]))"])
+def test_the_side_where_both_cost_the_same(side):
+    passes(*EVEN, f"your_side = lambda C: {side}")
+
+
+@pytest.mark.parametrize(
+    "side",
+    [
+        "1 - (1 + 2 * C) ** 0.5",
+        "(1 + (1 + 2 * C) ** 0.5) ** 2",
+        "(2 * C) ** 0.5",
+        "1 + (2 * C) ** 0.5",
+        "2 * C",
+        "12.4",
+    ],
+)
+def test_a_side_where_the_costs_differ_is_refused(side):
+    fails(*EVEN, f"your_side = lambda C: {side}")
+
+
+@pytest.mark.parametrize(
+    "partitions",
+    ["layers.grid(2), layers.window(2)", "layers.window(4, dilation=2), layers.window(2)"],
+)
+def test_with_the_meeting_first_places_hear_patches_by_rank_one(partitions):
+    passes(*SWAP, f"your_partitions = {partitions}")
+
+
+@pytest.mark.parametrize(
+    "partitions",
+    [
+        "layers.window(2), layers.grid(2)",
+        "layers.grid(2), layers.grid(2)",
+        "layers.window(2), layers.window(2)",
+        "layers.window(4), layers.window(2)",
+        "layers.grid(8), layers.GLOBAL",
+        "layers.grid(2), layers.window(1)",
+    ],
+)
+def test_other_blocks_are_refused(partitions):
+    fails(*SWAP, f"your_partitions = {partitions}")
