@@ -1,5 +1,13 @@
 """What several test files need."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
 import torch
 from torch import Tensor
 
@@ -37,3 +45,35 @@ def assert_same_with_gradients(
 def laid_out(x: Tensor) -> tuple[Tensor, Tensor]:
     """The same numbers in two other orders in memory."""
     return x.mT.contiguous().mT, x.contiguous(memory_format=torch.channels_last)
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files and says nothing."""
+
+    def log_message(self, *_) -> None: ...
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """A folder, served on this machine: its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def failed_rules(page, wanted: dict) -> list[str]:
+    """The rules of axe that a page fails, each with the element and what is wrong with it."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    options = {"preload": False, "resultTypes": ["violations"], **wanted}
+    violations = axe.run(page, options=options).response["violations"]
+    return [f"{rule['id']}: {node['html']} {node['failureSummary']}" for rule in violations for node in rule["nodes"]]
+
+
+def watch(page, address: str) -> list[str]:
+    """What goes wrong in a tab from here on: errors, and requests to another host."""
+    troubles: list[str] = []
+    page.on("console", lambda message: message.type == "error" and troubles.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: troubles.append(f"script: {error}"))
+    page.on("request", lambda request: request.url.startswith((address, "data:")) or troubles.append(request.url))
+    return troubles

@@ -6,10 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from functools import cache, partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from functools import cache
 from pathlib import Path
 from posixpath import join
 from urllib.parse import unquote, urlsplit
@@ -17,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from helpers import failed_rules, serve, watch
 from sphinx.util.inventory import InventoryFile
 
 from gsa import layers
@@ -42,12 +41,6 @@ pytestmark = [
 ]
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves files and says nothing."""
-
-    def log_message(self, *_) -> None: ...
-
-
 def test_the_reference_describes_every_public_layer():
     with (SITE / "objects.inv").open("rb") as inventory:
         described = {
@@ -59,25 +52,8 @@ def test_the_reference_describes_every_public_layer():
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """The site, served on this machine."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=SITE)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """The system's Chromium, or else Playwright's own."""
-    api = pytest.importorskip("playwright.sync_api")
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    with api.sync_playwright() as playwright:
-        try:
-            chromium = shutil.which("chromium") or shutil.which("google-chrome")
-            browser = playwright.chromium.launch(executable_path=chromium, args=quiet)
-        except api.Error as error:
-            pytest.skip(f"no Chromium, neither the system's nor Playwright's own: {error.message.splitlines()[0]}")
-        yield browser
-        browser.close()
+    with serve(SITE) as address:
+        yield address
 
 
 @pytest.fixture(scope="module", params=["light", "dark"])
@@ -103,10 +79,7 @@ def context(browser, scheme, width):
 def page(context, address):
     """A fresh tab that collects what goes wrong in `page.troubles`."""
     page = context.new_page()
-    page.troubles = []
-    page.on("console", lambda message: message.type == "error" and page.troubles.append(f"console: {message.text}"))
-    page.on("pageerror", lambda error: page.troubles.append(f"script: {error}"))
-    page.on("request", lambda request: request.url.startswith((address, "data:")) or page.troubles.append(request.url))
+    page.troubles = watch(page, address)
     yield page
     page.close()
 
@@ -116,14 +89,6 @@ def rules(scheme: str, width: int) -> dict:
     if scheme == "light":
         return {"runOnly": RULES, "rules": {rule: {"enabled": width == DESK} for rule in COLOUR_RULES}}
     return {"runOnly": {"type": "rule", "values": COLOUR_RULES}}
-
-
-def failed_rules(page, wanted: dict) -> list[str]:
-    """The rules of WCAG 2.1 AA that a page fails, each with the element and what is wrong with it."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    options = {"preload": False, "resultTypes": ["violations"], **wanted}
-    violations = axe.run(page, options=options).response["violations"]
-    return [f"{rule['id']}: {node['html']} {node['failureSummary']}" for rule in violations for node in rule["nodes"]]
 
 
 @pytest.mark.parametrize("name", [*PAGES, "search"])

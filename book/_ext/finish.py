@@ -7,7 +7,8 @@ import font_source_serif_pro
 from sphinx.application import Sphinx
 
 FONTS = Path(font_source_serif_pro.font_directory)
-EXECUTED = Path(__file__).parents[2] / "_build" / "executed"
+ROOT = Path(__file__).parents[2]
+EXECUTED = ROOT / "_build" / "executed"
 CUTS = ("Regular", "It", "Semibold", "SemiboldIt")
 
 
@@ -20,6 +21,11 @@ def read_executed(app: Sphinx, page: str, source: list[str]) -> None:
 def serve_fonts(app: Sphinx, config) -> None:
     """Adds the four cuts of Source Serif that book.css asks for to the static files."""
     config.html_static_path += [str(FONTS / f"SourceSerifPro-{cut}.otf") for cut in CUTS]
+
+
+def serve_playables(app: Sphinx, config) -> None:
+    """Adds the modules of gsa.playable and their style to the static files, for playable.js to start."""
+    config.html_static_path += [str(file) for file in sorted((ROOT / "gsa" / "playable").glob("*.[jc]s*"))]
 
 
 def mend_body(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:
@@ -46,6 +52,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("sphinx.ext.napoleon")
     app.connect("source-read", read_executed)
     app.connect("config-inited", serve_fonts)
+    app.connect("config-inited", serve_playables)
     app.connect("html-page-context", mend_body)
     app.connect("autodoc-process-docstring", link_papers)
     app.connect("build-finished", forget_builder)

@@ -34,9 +34,7 @@ def draw_sight(axes: Axes, sees: np.ndarray, query: Pixel, *, path: Sequence[Pix
     """Which pixels the ``query`` sees, as (height, width) booleans, and a ``path`` of hops that leads to it."""
     draw_map(axes, np.where(sees[..., None], to_rgb(SEEN), to_rgb(UNSEEN)), block=block)
     mark(axes, query)
-    for (row, column), (to_row, to_column) in pairwise(path):
-        hop = {"arrowstyle": "-|>", "mutation_scale": 12, "connectionstyle": "arc3,rad=-0.25", "color": INK}
-        axes.add_patch(FancyArrowPatch((column, row), (to_column, to_row), linewidth=1.4, **hop))
+    draw_path(axes, path)
     return axes
 
 
@@ -74,6 +72,13 @@ def draw_attention(
     bar = {"location": "bottom", "label": "weight", "ticks": [0, shown.max()], "format": "%.2g"}
     axes.figure.colorbar(picture, ax=axes, shrink=0.8, aspect=15, pad=0.02, **bar)
     return axes
+
+
+def draw_path(axes: Axes, path: Sequence[Pixel]) -> None:
+    """Bent arrows from pixel to pixel."""
+    for (row, column), (to_row, to_column) in pairwise(path):
+        hop = {"arrowstyle": "-|>", "mutation_scale": 12, "connectionstyle": "arc3,rad=-0.25", "color": INK}
+        axes.add_patch(FancyArrowPatch((column, row), (to_column, to_row), linewidth=1.4, **hop))
 
 
 def mark(axes: Axes, query: Pixel) -> None:

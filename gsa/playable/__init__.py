@@ -1,0 +1,6 @@
+"""Figures that answer to the hand: one source for Jupyter, Colab and the site, with numbers from the package."""
+
+from gsa.playable.base import Playable
+from gsa.playable.hop_map import HopMap
+
+__all__ = ["HopMap", "Playable"]

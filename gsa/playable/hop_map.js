@@ -1,0 +1,172 @@
+// The hop map: the one path from a sender to a receiver, and what each patch costs.
+import { choices, count, explore, frame, key, make, redraw, sum, svg, unique, written } from "./shared.js";
+
+const TEXTS = {
+  wish: "move the receiver over the map, click to make its pixel the sender, and move on. Then change the order of the hops, the patch and the map.",
+  find: "one path for every pair, which turns where the two colours meet; the least cost at k² ≈ √N; and no gain at all on 8 × 8.",
+  keys: "With keys: arrows move the receiver, Enter picks the sender. With a finger: tap to move the receiver, tap it again to pick the sender. Pixels are (row, column), counted from (0, 0) at the top left.",
+};
+
+// What the meeting pixel sums over in hop 1, what the receiver sums over in hop 2, and the one pixel of both.
+function groups({ side, patch, receiver, sender, first }) {
+  const range = (start, length, step) => Array.from({ length }, (_, index) => start + index * step);
+  const block = ([rows, columns]) => rows.flatMap((row) => columns.map((column) => [row, column]));
+  const place = (pixel) => block(pixel.map((x) => range(x % patch, side / patch, patch)));
+  const room = (pixel) => block(pixel.map((x) => range(x - (x % patch), patch, 1)));
+  const meet = (inRoomOf, atPlaceOf) => inRoomOf.map((x, axis) => x - (x % patch) + (atPlaceOf[axis] % patch));
+  return first === "across"
+    ? { one: place(sender), two: room(receiver), meeting: meet(receiver, sender) }
+    : { one: room(sender), two: place(receiver), meeting: meet(sender, receiver) };
+}
+
+function say(state, share) {
+  const { one, two, meeting } = groups(state);
+  const across = ({ length }) => `${count(length)} pixels, one of every patch`;
+  const within = ({ length }) => `the ${count(length)} pixels of one patch`;
+  const [hop1, hop2] = state.first === "across" ? [across, within] : [within, across];
+  return (
+    `${written(state.receiver)} hears ${written(state.sender)} by one path, through ${written(meeting)}. ` +
+    `Hop 1 sums over ${hop1(one)}; hop 2 over ${hop2(two)}. ` +
+    `So ${count(one.length + two.length)} weights reach all ${count(state.side ** 2)} pixels, ` +
+    `for ${share.toFixed(2)} of the cost of full attention.`
+  );
+}
+
+// A bent arrow with a number beside its bend.
+function arrow(from, to, side, label) {
+  const [[y, x], [toY, toX]] = [from, to].map((pixel) => pixel.map((place) => place + 0.5));
+  const [dx, dy, unit] = [toX - x, toY - y, side / 50];
+  if (!dx && !dy) return [];
+  const beside = (share) => [x + dx / 2 + dy * share, y + dy / 2 - dx * share];
+  const bend = beside(0.2);
+  const angle = Math.atan2(toY - bend[1], toX - bend[0]);
+  const end = [toX - 1.4 * unit * Math.cos(angle), toY - 1.4 * unit * Math.sin(angle)];
+  const curve = `M${x} ${y}Q${bend} ${end}`;
+  const turn = `translate(${end}) rotate(${(angle * 180) / Math.PI}) scale(${unit})`;
+  const [textX, textY] = beside(0.1 + side / 20 / Math.hypot(dx, dy));
+  return [
+    svg("path", { class: "hop", d: curve, "stroke-width": 0.3 * unit }),
+    svg("path", { class: "pulse", d: curve, pathLength: 1, "stroke-width": 0.6 * unit, style: `--hop: ${label}` }),
+    svg("path", { class: "head", d: "M0.9 0L-0.5 0.6V-0.6z", transform: turn }),
+    svg("text", { x: textX, y: textY, "font-size": side / 18, "stroke-width": side / 90 }, label),
+  ];
+}
+
+function drawnMap() {
+  const names = ["ground", "one", "two", "meeting", "sender", "thin", "thick", "receiver"];
+  const layers = Object.fromEntries(names.map((name) => [name, svg("path", { class: name })]));
+  const path = svg("g");
+  const picture = svg("svg", { "aria-hidden": "true" }, ...Object.values(layers), path);
+  const element = make("div", { class: "map", role: "application", tabindex: 0 }, picture);
+  const squares = (pixels) => pixels.map(([row, column]) => `M${column} ${row}h1v1h-1z`).join("");
+  const lines = (side, step) => {
+    const places = Array.from({ length: side / step + 1 }, (_, index) => index * step);
+    return places.map((place) => `M0 ${place}h${side}M${place} 0v${side}`).join("");
+  };
+
+  function draw(state) {
+    const { side, patch, receiver, sender } = state;
+    const { one, two, meeting } = groups(state);
+    const shapes = {
+      ground: `M0 0h${side}v${side}h-${side}z`,
+      one: squares(one),
+      two: squares(two),
+      meeting: squares([meeting]),
+      sender: squares([sender]),
+      thin: lines(side, 1),
+      thick: lines(side, patch),
+      receiver: squares([receiver]),
+    };
+    for (const [name, shape] of Object.entries(shapes)) layers[name].setAttribute("d", shape);
+    path.replaceChildren(...arrow(sender, meeting, side, "1"), ...arrow(meeting, receiver, side, "2"));
+    picture.setAttribute("viewBox", `-0.1 -0.1 ${side + 0.2} ${side + 0.2}`);
+    element.setAttribute("aria-label", `Map of ${side} by ${side} pixels in patches of ${patch} by ${patch}`);
+  }
+  return { element, draw };
+}
+
+// Bars, each of them also the button that chooses its patch.
+function costChart(costs, choose) {
+  const bars = make("div", { class: "bars" });
+  const element = make("fieldset", {}, make("legend", {}, "Cost, by the side k of a patch"), bars);
+  const group = unique("patch");
+  const bar = (name, parts, ...radio) => {
+    const stack = make("span", { class: "stack" }, ...parts.map((part) => make("i", { class: part })));
+    return make(radio.length ? "label" : "div", { class: "bar" }, ...radio, stack, make("b", {}, name));
+  };
+  let side;
+  element.addEventListener("change", ({ target }) => choose(Number(target.value)));
+
+  // Returns the share of full attention's cost that the chosen patch takes.
+  function draw(state) {
+    const { full, gsa } = costs[state.side];
+    if (state.side !== side) {
+      side = state.side;
+      const radio = (value) => make("input", { type: "radio", name: group, value });
+      const ofPatch = (patch) => bar(patch, ["hop2", "hop1", "projections"], radio(patch));
+      bars.replaceChildren(bar("full", ["whole", "projections"]), ...Object.keys(gsa).map(ofPatch));
+    }
+    const all = [full, ...Object.values(gsa)];
+    const top = Math.max(...all.map(sum));
+    bars.style.setProperty("--full", sum(full) / top);
+    for (const [index, [projections, ...hops]] of all.entries()) {
+      const parts = [...(state.first === "across" ? hops.reverse() : hops), projections];
+      const stack = bars.children[index].querySelector(".stack");
+      stack.dataset.share = (sum(parts) / sum(full)).toFixed(2);
+      for (const [place, part] of parts.entries()) stack.children[place].style.height = `${(100 * part) / top}%`;
+    }
+    for (const radio of bars.querySelectorAll("input")) radio.checked = Number(radio.value) === state.patch;
+    return sum(gsa[state.patch]) / sum(full);
+  }
+  return { element, draw };
+}
+
+export default {
+  render({ model, el }) {
+    const { costs } = model.get("data");
+    const sides = Object.keys(costs).map(Number);
+    const change = (part) => {
+      model.set("state", { ...model.get("state"), ...part });
+      model.save_changes();
+    };
+
+    const map = drawnMap();
+    const chart = costChart(costs, (patch) => change({ patch }));
+    const orders = { across: "across patches (GSA)", within: "within a patch (MaxViT)" };
+    const order = choices("First hop", orders, (first) => change({ first }));
+    const slider = make("input", { type: "range", min: 0, max: sides.length - 1 });
+    const size = make("span");
+    slider.addEventListener("input", () => {
+      const state = model.get("state");
+      const side = sides[slider.value];
+      const moved = (pixel) => pixel.map((x) => Math.floor(((x + 0.5) * side) / state.side));
+      const patch = Object.keys(costs[side].gsa).map(Number).filter((k) => k <= state.patch).at(-1);
+      change({ side, patch, receiver: moved(state.receiver), sender: moved(state.sender) });
+    });
+    explore(map.element, {
+      side: () => model.get("state").side,
+      at: () => model.get("state").receiver,
+      move: (receiver) => change({ receiver }),
+      pick: () => change({ sender: model.get("state").receiver }),
+    });
+    const told = frame(
+      el,
+      TEXTS,
+      [map.element, key({ sender: "sender", meeting: "meeting", receiver: "receiver" })],
+      make("label", { class: "slider" }, "Map ", size, slider),
+      order.element,
+      chart.element,
+      key({ projections: "projections", hop1: "hop 1", hop2: "hop 2", whole: "full attention" }),
+    );
+
+    redraw(model, () => {
+      const state = model.get("state");
+      map.draw(state);
+      told.textContent = say(state, chart.draw(state));
+      order.check(state.first);
+      slider.value = sides.indexOf(state.side);
+      size.textContent = `${state.side} × ${state.side} = ${count(state.side ** 2)} pixels`;
+      slider.setAttribute("aria-valuetext", size.textContent);
+    });
+  },
+};

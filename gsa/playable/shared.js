@@ -1,0 +1,90 @@
+// What the figures share: their frame, their controls, and a map that pointer, finger and keys move over.
+
+const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+let figures = 0;
+
+export function make(name, attributes = {}, ...children) {
+  return fill(document.createElement(name), attributes, children);
+}
+
+export function svg(name, attributes = {}, ...children) {
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
+}
+
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+export const unique = (word) => `${word}-${++figures}`;
+export const sum = (values) => values.reduce((total, value) => total + value, 0);
+export const count = (value) => value.toLocaleString("en");
+export const written = ([row, column]) => `(${row}, ${column})`;
+
+// Puts a map, what stands below it and its controls into the page, with what to try, what to find and how. Returns where
+// the words go.
+export function frame(el, { wish, find, keys }, [map, ...below], ...controls) {
+  const told = make("p", { class: "words", role: "status" });
+  const how = make("p", { class: "keys", id: unique("keys") }, keys);
+  map.setAttribute("aria-describedby", how.id);
+  const columns = make("div", { class: "columns" }, make("div", {}, map, ...below), told, make("div", {}, ...controls));
+  const task = (title, text) => make("p", {}, make("strong", {}, `${title}: `), text);
+  el.append(make("div", { class: "play" }, task("Try", wish), columns, task("Find", find), how));
+  return told;
+}
+
+// Radio buttons, { value: label }, under a legend.
+export function choices(legend, labels, choose) {
+  const name = unique("choice");
+  const radios = Object.keys(labels).map((value) => make("input", { type: "radio", name, value }));
+  const rows = radios.map((radio) => make("label", {}, radio, labels[radio.value]));
+  const element = make("fieldset", { class: "choices" }, make("legend", {}, legend), ...rows);
+  element.addEventListener("change", ({ target }) => choose(target.value));
+  return { element, check: (value) => radios.forEach((radio) => { radio.checked = radio.value === String(value); }) };
+}
+
+// A legend: { class: word }, each with a square of the class's colour.
+export function key(words) {
+  return make("p", { class: "key" }, ...Object.entries(words).map(([name, word]) => make("span", { class: name }, word)));
+}
+
+// Calls move(pixel) where a pointer is over the map, a finger drags or an arrow key steps, and pick() for a click, a
+// second tap on the same pixel, Enter or the space bar.
+export function explore(map, { side, at, move, pick }) {
+  const clamp = (place) => Math.min(side() - 1, Math.max(0, place));
+  const under = ({ clientX, clientY }) => {
+    const { left, top, width, height } = map.getBoundingClientRect();
+    return [(clientY - top) / height, (clientX - left) / width].map((share) => clamp(Math.floor(share * side())));
+  };
+  const here = (event) => String(under(event)) === String(at());
+  let picks = false;
+  map.addEventListener("pointermove", (event) => {
+    if ((event.pointerType === "mouse" || event.buttons) && !here(event)) {
+      picks = false;
+      move(under(event));
+    }
+  });
+  map.addEventListener("pointerdown", (event) => {
+    picks = here(event);
+    move(under(event));
+  });
+  map.addEventListener("click", (event) => picks && here(event) && pick());
+  map.addEventListener("keydown", (event) => {
+    const step = STEPS[event.key];
+    if (step) move(at().map((place, axis) => clamp(place + step[axis])));
+    else if (event.key === "Enter" || event.key === " ") pick();
+    else return;
+    event.preventDefault();
+  });
+}
+
+// Draws once a frame, however often the model changes within it.
+export function redraw(model, draw) {
+  let waiting = false;
+  model.on("change:state", () => {
+    if (!waiting) requestAnimationFrame(() => { waiting = false; draw(); });
+    waiting = true;
+  });
+  draw();
+}

@@ -1,0 +1,212 @@
+"""Figures to play with: after real events of pointer, finger and keys a page shows the numbers of the package."""
+
+import gzip
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from bs4 import BeautifulSoup
+from helpers import failed_rules, serve, watch
+from torch import nn
+
+from gsa.layers import GlobalSparseAttention, SelfAttention
+from gsa.playable import HopMap, Playable
+from gsa.probes import count_macs, influence
+
+ROOT = Path(__file__).parents[1]
+FILES = [*ROOT.glob("gsa/playable/*.[jc]s*"), ROOT / "book" / "_static" / "playable.js"]
+DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+PAGE = """<!doctype html>
+<html lang="en" data-theme="light"><title>Figures to play with</title>
+<meta name="viewport" content="width=device-width">
+<link rel="icon" href="data:,"><link rel="stylesheet" href="playable.css">
+<style>body {{ background: white; }} [data-theme="dark"] body {{ background: #14181d; color: white; }}</style>
+<main><h1>Figures to play with</h1>{}</main><script type="module" src="playable.js"></script></html>"""
+LIVE = """const values = {}, listeners = [];
+const model = {{
+  get: name => values[name], save_changes() {{}}, on: (_, listener) => listeners.push(listener),
+  set(name, value) {{ values[name] = value; listeners.forEach(listener => listener()); }},
+}};
+const {{ default: module }} = await import("data:text/javascript," + encodeURIComponent({}));
+module.render({{ model, el: document.querySelector("main") }});
+window.model = model;"""
+
+
+def html(figure: Playable) -> str:
+    bundle, _ = figure._repr_mimebundle_()
+    return bundle["text/html"]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A page with the figure as it stands on the site, where the theme leaves it alone."""
+    folder = tmp_path_factory.mktemp("page")
+    for file in FILES:
+        shutil.copy(file, folder)
+    (folder / "index.html").write_text(PAGE.format(html(HopMap())))
+    with serve(folder) as address:
+        yield address
+
+
+@pytest.fixture
+def page(request, browser, address: str):
+    """The page in a fresh tab, on a desk or as the test's parameter has it."""
+    options = {"viewport": DESK} | getattr(request, "param", {})
+    with browser.new_context(**options) as context:
+        page = context.new_page()
+        troubles = watch(page, address)
+        page.goto(address)
+        if options.get("java_script_enabled", True):
+            page.locator(".words").wait_for()
+        yield page
+        assert troubles == []
+
+
+def centre(page, figure: HopMap, row: int, column: int) -> tuple[float, float]:
+    """Where a pixel of the map is on the screen."""
+    box, side = page.locator(".map").bounding_box(), figure.state["side"]
+    return box["x"] + (column + 0.5) * box["width"] / side, box["y"] + (row + 0.5) * box["height"] / side
+
+
+def drawn(page, part: str, side: int) -> np.ndarray:
+    """The pixels that a part of the map covers."""
+    found = np.zeros((side, side), bool)
+    for column, row in re.findall(r"M(\d+) (\d+)h1", page.locator(f".map path.{part}").get_attribute("d")):
+        found[int(row), int(column)] = True
+    return found
+
+
+def assert_shows(page, figure: HopMap) -> None:
+    """The page says and draws what the package finds."""
+    page.locator(".words").get_by_text(figure.words(), exact=True).wait_for(timeout=10_000)
+    side, (one, two) = figure.state["side"], figure.groups()
+    assert (drawn(page, "one", side) == one).all()
+    assert (drawn(page, "two", side) == two).all()
+    assert np.argwhere(drawn(page, "meeting", side)).tolist() == [list(figure.meeting())]
+    costs = figure.costs()
+    assert page.locator(".bar b").all_inner_texts() == list(costs)
+    bars = page.locator(".bar .stack").evaluate_all(
+        "stacks => stacks.map(stack => [...stack.children].map(part => parseFloat(part.style.height)).reverse())"
+    )
+    largest = max(map(sum, costs.values()))
+    for bar, parts in zip(bars, costs.values(), strict=True):
+        np.testing.assert_allclose(bar, 100 * np.array(parts) / largest, atol=0.01)
+
+
+@pytest.mark.parametrize("first", ["across", "within"])
+def test_the_groups_are_those_that_derivatives_find(first: str) -> None:
+    figure = HopMap(8, 2, receiver=(5, 2), sender=(0, 7), first=first)
+    gsa, x = GlobalSparseAttention(4, patch=2), torch.randn(1, 4, 8, 8)
+    hops = [gsa.across, gsa.within] if first == "across" else [gsa.within, gsa.across]
+    one, two = figure.groups()
+    assert torch.equal(influence(hops[0], x, *figure.meeting()) > 0, torch.from_numpy(one))
+    assert torch.equal(influence(hops[1], x, 5, 2) > 0, torch.from_numpy(two))
+    assert (influence(nn.Sequential(*hops), x, 5, 2) > 0).all()
+
+
+@pytest.mark.parametrize("side, patch", [(8, 4), (16, 1), (64, 8)])
+def test_the_costs_are_those_of_the_layers(side: int, patch: int) -> None:
+    costs, pixels = HopMap(side, patch).costs(), side**2
+    assert sum(costs[str(patch)]) == count_macs(GlobalSparseAttention(64, patch=patch), (1, 64, side, side))
+    assert sum(costs["full"]) == count_macs(SelfAttention(64), (1, 64, side, side))
+    assert costs[str(patch)][1:] == [2 * 64 * pixels * pixels // patch**2, 2 * 64 * pixels * patch**2]
+
+
+@pytest.mark.parametrize("arguments", [(10, 2), (16, 3)])
+def test_a_map_that_has_no_costs_is_refused(arguments: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=f"got {arguments[0]} and {arguments[1]}"):
+        HopMap(*arguments)
+
+
+def test_a_pointer_moves_the_receiver_and_a_click_picks_the_sender(page) -> None:
+    figure = HopMap()
+    assert_shows(page, figure)
+    page.mouse.move(*centre(page, figure, 12, 3))
+    assert_shows(page, HopMap(receiver=(12, 3)))
+    page.mouse.click(*centre(page, figure, 2, 9))
+    page.mouse.move(*centre(page, figure, 15, 15))
+    assert_shows(page, HopMap(receiver=(15, 15), sender=(2, 9)))
+    page.get_by_text("within a patch").click()
+    page.locator(".bar", has_text="8").click()
+    assert_shows(page, HopMap(16, 8, receiver=(15, 15), sender=(2, 9), first="within"))
+
+
+def test_keys_do_the_same(page) -> None:
+    page.keyboard.press("Tab")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    for key in ["ArrowUp", "ArrowUp", "ArrowRight", "Enter", *["ArrowDown"] * 12, "ArrowLeft"]:
+        page.keyboard.press(key)
+    assert_shows(page, HopMap(receiver=(15, 5), sender=(4, 6)))
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowLeft")
+    assert_shows(page, HopMap(8, 4, receiver=(7, 2), sender=(2, 3)))
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
+    assert_shows(page, HopMap(8, 8, receiver=(7, 2), sender=(2, 3), first="within"))
+
+
+@pytest.mark.parametrize("page", [{"viewport": PHONE, "has_touch": True, "is_mobile": True}], indirect=True)
+def test_a_finger_does_the_same_on_a_phone(page) -> None:
+    figure = HopMap()
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    page.touchscreen.tap(*centre(page, figure, 3, 12))
+    assert_shows(page, HopMap(receiver=(3, 12)))
+    page.touchscreen.tap(*centre(page, figure, 3, 12))
+    page.touchscreen.tap(*centre(page, figure, 9, 1))
+    assert_shows(page, HopMap(receiver=(9, 1), sender=(3, 12)))
+    page.locator(".bar", has_text="8").tap()
+    assert_shows(page, HopMap(16, 8, receiver=(9, 1), sender=(3, 12)))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", [{}, {"viewport": PHONE}], indirect=True, ids=["desk", "phone"])
+def test_axe_finds_nothing(page, scheme: str) -> None:
+    page.locator("html").evaluate("(html, scheme) => html.dataset.theme = scheme", scheme)
+    page.keyboard.press("Tab")
+    assert failed_rules(page, {}) == []
+
+
+@pytest.mark.parametrize("page", [{"java_script_enabled": False}], indirect=True)
+def test_without_scripts_there_is_the_picture_and_what_it_shows_in_words(page) -> None:
+    assert page.locator("img").is_visible()
+    assert page.locator("img").get_attribute("alt") == HopMap().words()
+
+
+def test_paper_gets_the_picture(page) -> None:
+    assert [page.locator(part).is_visible() for part in ("img", ".play")] == [False, True]
+    page.emulate_media(media="print")
+    assert [page.locator(part).is_visible() for part in ("img", ".play")] == [True, False]
+
+
+def test_the_module_that_anywidget_gets_follows_python(browser) -> None:
+    figure = HopMap()
+    values = json.dumps({"data": figure.data, "state": figure.state})
+    with browser.new_page() as page:
+        page.set_content("<main></main>")
+        page.add_script_tag(type="module", content=LIVE.format(values, json.dumps(figure._esm)))
+        assert_shows(page, figure)
+        figure.state = figure.state | {"receiver": (0, 0), "first": "within"}
+        page.evaluate("state => model.set('state', state)", figure.state)
+        assert_shows(page, figure)
+
+
+def test_every_reader_gets_a_form_that_it_knows_and_a_page_is_the_same_in_each_build() -> None:
+    bundle, _ = HopMap()._repr_mimebundle_()
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"]
+    assert bundle["text/plain"] == HopMap().words()
+    assert html(HopMap()) == html(HopMap()) != html(HopMap(first="within"))
+    values: dict[str, Any] = json.loads(BeautifulSoup(html(HopMap()), "html.parser").script.string)
+    assert values == json.loads(json.dumps({"data": HopMap().data, "state": HopMap().state}))
+
+
+def test_a_page_with_its_figure_is_light() -> None:
+    weights = [len(gzip.compress(content)) for content in [html(HopMap()).encode(), *(f.read_bytes() for f in FILES)]]
+    assert sum(weights) < 250_000
