@@ -53,7 +53,7 @@ class Playable(anywidget.AnyWidget):
             return file.getvalue()
 
     def _repr_mimebundle_(self, **options) -> tuple[dict, dict]:
-        bundle, metadata = super()._repr_mimebundle_(**options)
+        bundle, metadata = super()._repr_mimebundle_(**options) or ({}, {})
         picture, words = base64.b64encode(self.picture()).decode(), self.words()
         values = json.dumps({"data": self.data, "state": self.state}, separators=(",", ":")).replace("<", r"\u003c")
         page = (

@@ -115,7 +115,7 @@ class HopMap(Playable):
                 bars[0].set_color(COLOURS["grey"])
         axes.axhline(bottom[0], color=INK, linestyle="--", linewidth=0.8, zorder=0)
         axes.set(xlabel="side k of a patch (pixels)", ylabel="cost (MMAC)")
-        axes.get_xticklabels()[list(costs).index(str(self.state["patch"]))].set_weight("bold")
+        axes.get_xticklabels()[list(costs).index(str(self.state["patch"]))].set(fontweight="bold")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, handlelength=0.8)
 
 
