@@ -157,6 +157,47 @@ def test_a_kernel_that_is_not_the_nearest_is_refused(answer):
     fails(*NEAREST, answer)
 
 
+# 2 Gates
+
+SUPPORT, FRAMES = (("02_gates", cell) for cell in ("check-support", "check-frames"))
+
+
+def test_the_cheapest_support_without_gaps():
+    passes(*SUPPORT, "your_sizes = 5, 5, 4")
+
+
+@pytest.mark.parametrize(
+    "sizes", ["(5, 7, 3)", "(3, 7, 3)", "(1, 5, 5)", "(3, 3, 9)", "(21, 1, 1)", "(7, 3, 7)", "(4, 4, 4)", "(5, 5, 3)"]
+)
+def test_another_width_a_gap_and_a_dearer_way_are_refused(sizes):
+    fails(*SUPPORT, f"your_sizes = {sizes}")
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        "squeeze(clip.flatten(2, 3)).view_as(clip)",
+        "squeeze(clip.flatten(2)[..., None]).view_as(clip)",
+        "squeeze(clip.transpose(2, 3).flatten(3)).unflatten(3, clip.shape[2::2]).transpose(2, 3)",
+    ],
+)
+def test_frames_may_be_folded_in_any_way(gate):
+    passes(*FRAMES, f"your_gate = lambda clip, squeeze: {gate}")
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        "clip",
+        "clip.sigmoid() * clip",
+        "clip.mean((2, 3, 4), keepdim=True).sigmoid() * clip",
+        "rearrange(squeeze(rearrange(clip, 'b t c h w -> (b c) t h w')), '(b c) t h w -> b t c h w', b=2)",
+    ],
+)
+def test_a_slider_of_something_else_than_a_frame_is_refused(gate):
+    fails(*FRAMES, f"your_gate = lambda clip, squeeze: {gate}")
+
+
 # 4 Self- and cross-attention
 
 KEY, LOST = (("04_self_attention", cell) for cell in ("exercise-1", "exercise-2"))
