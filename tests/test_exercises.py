@@ -13,6 +13,12 @@ BOOK = Path(__file__).parents[1] / "book"
 BLANK = re.compile(r"^your_\w+ = .+$", re.MULTILINE)
 SOLUTION = re.compile(r":class: dropdown\n.*?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
+NEEDS = {
+    ("06_twins", "ex1"): ["hand-code"],
+    ("06_twins", "ex4-check-cell"): ["hops"],
+}
+"""The cells of a page, besides its imports, that a check builds on."""
+
 
 def attempt(chapter: str, exercise: str, answer: str, seed: int = 0) -> str:
     """What the check cell ``exercise`` prints to a reader who fills in ``answer``, code that sets its your_…"""
@@ -20,7 +26,9 @@ def attempt(chapter: str, exercise: str, answer: str, seed: int = 0) -> str:
     filled, blanks = BLANK.subn(lambda _: answer, cells[exercise])
     assert blanks == 1, f"{exercise} has {blanks} places for an answer"
     names = {}
-    exec(cells["imports"], names)
+    for cell in ("imports", *NEEDS.get((chapter, exercise), ())):
+        with redirect_stdout(StringIO()):
+            exec(cells[cell], names)
     torch.manual_seed(seed)
     with redirect_stdout(StringIO()) as printed:
         exec(filled, names)
@@ -383,3 +391,40 @@ def test_with_the_meeting_first_places_hear_patches_by_rank_one(partitions):
 )
 def test_other_blocks_are_refused(partitions):
     fails(*SWAP, f"your_partitions = {partitions}")
+
+
+# 6 Twins
+
+SUMMARY, NEIGHBOUR, CROSSING = (("06_twins", cell) for cell in ("ex1", "ex2-check-cell", "ex4-check-cell"))
+
+
+@pytest.mark.parametrize("weight", ["sum()", "mean()", "sum().item()", "log().logsumexp(0).exp()", "mul(3).sum()"])
+def test_a_summary_weighs_what_its_pixels_do(weight):
+    passes(*SUMMARY, f"your_weight = lambda window: window.{weight}")
+
+
+@pytest.mark.parametrize("weight", ["max()", "square().sum() / window.sum()", "square().sum()", "new_tensor(1.0)"])
+def test_no_other_weight_gives_full_attention(weight):
+    fails(*SUMMARY, f"your_weight = lambda window: window.{weight}")
+
+
+@pytest.mark.parametrize(
+    "kernel", ["[[0, 0, 0], [0, -1.0, 1], [0, 0, 0]]", "torch.tensor([[0, 0, 0], [0, -1, 1], [0, 0, 0]])"]
+)
+def test_peg_hands_on_the_neighbour(kernel):
+    passes(*NEIGHBOUR, f"your_kernel = {kernel}")
+
+
+@pytest.mark.parametrize("middle", ["[0, 0, 1]", "[1, -1, 0]", "[0, 1, 1]", "[0, -1, -1]"])
+def test_peg_adds_the_pixel_itself(middle):
+    fails(*NEIGHBOUR, f"your_kernel = [[0, 0, 0], {middle}, [0, 0, 0]]")
+
+
+@pytest.mark.parametrize("formula", ["2 * (side // k) - 1", "2 * side / k - 1", "1 + 2 * (side - k) // k"])
+def test_two_layers_cross_a_window(formula):
+    passes(*CROSSING, f"your_formula = lambda side, k: {formula}")
+
+
+@pytest.mark.parametrize("formula", ["side // k", "2 * side // k", "side // k + 1", "2 ** (side // k) - 1"])
+def test_other_formulas_for_the_crossing_are_refused(formula):
+    fails(*CROSSING, f"your_formula = lambda side, k: {formula}")
