@@ -88,7 +88,7 @@ def assert_shows(page, figure: HopMap) -> None:
     side, (one, two) = figure.state["side"], figure.groups()
     assert (drawn(page, "one", side) == one).all()
     assert (drawn(page, "two", side) == two).all()
-    assert np.argwhere(drawn(page, "meeting", side)).tolist() == [list(figure.meeting())]
+    assert np.argwhere(drawn(page, "relay", side)).tolist() == [list(figure.relay())]
     costs = figure.costs()
     assert page.locator(".bar b").all_inner_texts() == list(costs)
     bars = page.locator(".bar .stack").evaluate_all(
@@ -105,7 +105,7 @@ def test_the_groups_are_those_that_derivatives_find(first: str) -> None:
     gsa, x = GlobalSparseAttention(4, patch=2), torch.randn(1, 4, 8, 8)
     hops = [gsa.across, gsa.within] if first == "across" else [gsa.within, gsa.across]
     one, two = figure.groups()
-    assert torch.equal(influence(hops[0], x, *figure.meeting()) > 0, torch.from_numpy(one))
+    assert torch.equal(influence(hops[0], x, *figure.relay()) > 0, torch.from_numpy(one))
     assert torch.equal(influence(hops[1], x, 5, 2) > 0, torch.from_numpy(two))
     assert (influence(nn.Sequential(*hops), x, 5, 2) > 0).all()
 

@@ -103,6 +103,7 @@ def test_page(name, page, address, scheme, width):
         "alt text is missing or a file name"
     )
     assert page.locator(".cell_output img:not(figure:has(figcaption) img)").count() == 0, "a figure without a caption"
+    assert page.locator(".playable:not(.live)").count() == 0, "a figure that does not start"
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, "the page moves sideways"
 
 

@@ -7,7 +7,7 @@ const TEXTS = {
   keys: "With keys: arrows move the receiver, Enter picks the sender. With a finger: tap to move the receiver, tap it again to pick the sender. Pixels are (row, column), counted from (0, 0) at the top left.",
 };
 
-// What the meeting pixel sums over in hop 1, what the receiver sums over in hop 2, and the one pixel of both.
+// What the relay pixel sums over in hop 1, what the receiver sums over in hop 2, and the one pixel of both.
 function groups({ side, patch, receiver, sender, first }) {
   const range = (start, length, step) => Array.from({ length }, (_, index) => start + index * step);
   const block = ([rows, columns]) => rows.flatMap((row) => columns.map((column) => [row, column]));
@@ -15,17 +15,17 @@ function groups({ side, patch, receiver, sender, first }) {
   const room = (pixel) => block(pixel.map((x) => range(x - (x % patch), patch, 1)));
   const meet = (inRoomOf, atPlaceOf) => inRoomOf.map((x, axis) => x - (x % patch) + (atPlaceOf[axis] % patch));
   return first === "across"
-    ? { one: place(sender), two: room(receiver), meeting: meet(receiver, sender) }
-    : { one: room(sender), two: place(receiver), meeting: meet(sender, receiver) };
+    ? { one: place(sender), two: room(receiver), relay: meet(receiver, sender) }
+    : { one: room(sender), two: place(receiver), relay: meet(sender, receiver) };
 }
 
 function say(state, share) {
-  const { one, two, meeting } = groups(state);
+  const { one, two, relay } = groups(state);
   const across = ({ length }) => `${count(length)} pixels, one of every patch`;
   const within = ({ length }) => `the ${count(length)} pixels of one patch`;
   const [hop1, hop2] = state.first === "across" ? [across, within] : [within, across];
   return (
-    `${written(state.receiver)} hears ${written(state.sender)} by one path, through ${written(meeting)}. ` +
+    `${written(state.receiver)} hears ${written(state.sender)} by one path, through ${written(relay)}. ` +
     `Hop 1 sums over ${hop1(one)}; hop 2 over ${hop2(two)}. ` +
     `So ${count(one.length + two.length)} weights reach all ${count(state.side ** 2)} pixels, ` +
     `for ${share.toFixed(2)} of the cost of full attention.`
@@ -53,7 +53,7 @@ function arrow(from, to, side, label) {
 }
 
 function drawnMap() {
-  const names = ["ground", "one", "two", "meeting", "sender", "thin", "thick", "receiver"];
+  const names = ["ground", "one", "two", "relay", "sender", "thin", "thick", "receiver"];
   const layers = Object.fromEntries(names.map((name) => [name, svg("path", { class: name })]));
   const path = svg("g");
   const picture = svg("svg", { "aria-hidden": "true" }, ...Object.values(layers), path);
@@ -66,19 +66,19 @@ function drawnMap() {
 
   function draw(state) {
     const { side, patch, receiver, sender } = state;
-    const { one, two, meeting } = groups(state);
+    const { one, two, relay } = groups(state);
     const shapes = {
       ground: `M0 0h${side}v${side}h-${side}z`,
       one: squares(one),
       two: squares(two),
-      meeting: squares([meeting]),
+      relay: squares([relay]),
       sender: squares([sender]),
       thin: lines(side, 1),
       thick: lines(side, patch),
       receiver: squares([receiver]),
     };
     for (const [name, shape] of Object.entries(shapes)) layers[name].setAttribute("d", shape);
-    path.replaceChildren(...arrow(sender, meeting, side, "1"), ...arrow(meeting, receiver, side, "2"));
+    path.replaceChildren(...arrow(sender, relay, side, "1"), ...arrow(relay, receiver, side, "2"));
     picture.setAttribute("viewBox", `-0.1 -0.1 ${side + 0.2} ${side + 0.2}`);
     element.setAttribute("aria-label", `Map of ${side} by ${side} pixels in patches of ${patch} by ${patch}`);
   }
@@ -152,7 +152,7 @@ export default {
     const told = frame(
       el,
       TEXTS,
-      [map.element, key({ sender: "sender", meeting: "meeting", receiver: "receiver" })],
+      [map.element, key({ sender: "sender", relay: "relay", receiver: "receiver" })],
       make("label", { class: "slider" }, "Map ", size, slider),
       order.element,
       chart.element,

@@ -50,14 +50,14 @@ class HopMap(Playable):
         super().__init__(data={"channels": CHANNELS, "costs": count_costs()}, state=state)
 
     def groups(self) -> tuple[np.ndarray, np.ndarray]:
-        """The pixels that the meeting pixel sums over in hop 1, and those that the receiver sums over in hop 2."""
+        """The pixels that the relay pixel sums over in hop 1, and those that the receiver sums over in hop 2."""
         state = self.state
         one, two = grid(state["patch"]), window(state["patch"])
         if state["first"] == "within":
             one, two = two, one
         return together(one, state["sender"], state["side"]), together(two, state["receiver"], state["side"])
 
-    def meeting(self) -> Pixel:
+    def relay(self) -> Pixel:
         """The one pixel of both groups."""
         one, two = self.groups()
         ((row, column),) = np.argwhere(one & two).tolist()
@@ -72,15 +72,15 @@ class HopMap(Playable):
 
     def words(self) -> str:
         state, (one, two), costs = self.state, self.groups(), self.costs()
-        receiver, sender, meeting = (
-            f"({row}, {column})" for row, column in (state["receiver"], state["sender"], self.meeting())
+        receiver, sender, relay = (
+            f"({row}, {column})" for row, column in (state["receiver"], state["sender"], self.relay())
         )
         across = "{:,} pixels, one of every patch".format
         within = "the {:,} pixels of one patch".format
         hop_1, hop_2 = (across, within) if state["first"] == "across" else (within, across)
         share = sum(costs[str(state["patch"])]) / sum(costs["full"])
         return (
-            f"{receiver} hears {sender} by one path, through {meeting}. "
+            f"{receiver} hears {sender} by one path, through {relay}. "
             f"Hop 1 sums over {hop_1(one.sum())}; hop 2 over {hop_2(two.sum())}. "
             f"So {one.sum() + two.sum():,} weights reach all {one.size:,} pixels, "
             f"for {share:.2f} of the cost of full attention."
@@ -93,14 +93,14 @@ class HopMap(Playable):
         self.draw_costs(right)
 
     def draw_path(self, axes: Axes) -> None:
-        state, (one, two), meeting = self.state, self.groups(), self.meeting()
+        state, (one, two), relay = self.state, self.groups(), self.relay()
         colours = np.full((*one.shape, 3), to_rgb(UNSEEN))
-        colours[one], colours[two], colours[meeting] = to_rgb(SEEN), tint(QUERY), to_rgb(COLOURS["purple"])
+        colours[one], colours[two], colours[relay] = to_rgb(SEEN), tint(QUERY), to_rgb(COLOURS["purple"])
         colours[tuple(state["sender"])] = to_rgb(KEY)
         draw_map(axes, colours, block=state["patch"])
         mark(axes, state["receiver"])
-        draw_path(axes, [state["sender"], meeting, state["receiver"]])
-        names = {"sender": KEY, "meeting": COLOURS["purple"], "receiver": QUERY}
+        draw_path(axes, [state["sender"], relay, state["receiver"]])
+        names = {"sender": KEY, "relay": COLOURS["purple"], "receiver": QUERY}
         handles = [Patch(color=colour, label=name) for name, colour in names.items()]
         axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, handlelength=0.8)
 
