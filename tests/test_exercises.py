@@ -9,6 +9,8 @@ import nbformat
 import pytest
 import torch
 
+from gsa.layers import MECHANISMS
+
 BOOK = Path(__file__).parents[1] / "book"
 BLANK = re.compile(r"^your_\w+ = .+$", re.MULTILINE)
 SOLUTION = re.compile(r":class: dropdown\n.*?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -16,6 +18,7 @@ SOLUTION = re.compile(r":class: dropdown\n.*?^```python\n(.*?)^```$", re.MULTILI
 NEEDS = {
     ("06_twins", "ex1"): ["hand-code"],
     ("06_twins", "ex4-check-cell"): ["hops"],
+    ("09_properties", "ex2-check"): ["pixels-exponent"],
 }
 """The cells of a page, besides its imports, that a check builds on."""
 
@@ -428,3 +431,74 @@ def test_two_layers_cross_a_window(formula):
 @pytest.mark.parametrize("formula", ["side // k", "2 * side // k", "side // k + 1", "2 ** (side // k) - 1"])
 def test_other_formulas_for_the_crossing_are_refused(formula):
     fails(*CROSSING, f"your_formula = lambda side, k: {formula}")
+
+
+# 9 Properties
+
+JACOBIAN, MISSING, FLOOR = (("09_properties", cell) for cell in ("ex1", "ex2-check", "ex3-check"))
+WHOLE = "[[48, 12, 12], [24, 60, 24], [36, 36, 72]]"
+LAYER = """
+class Layer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.query, self.key, self.value = (nn.Conv2d(16, 16, 1) for _ in range(3))
+
+    def forward(self, x):
+        q, key, v = (part(x).flatten(2) for part in (self.query, self.key, self.value))
+        return {y}
+
+
+your_layer = Layer()
+"""
+
+
+@pytest.mark.parametrize("values", ["torch.eye(3) * 36", "[[36, 0, 0], [0, 36.0, 0], [0, 0, 36]]"])
+def test_the_square_is_the_weight(values):
+    passes(*JACOBIAN, f"your_matrices = {WHOLE}, {values}")
+
+
+@pytest.mark.parametrize("answer", [f"{WHOLE}, {WHOLE}", f"torch.tensor({WHOLE}).T, torch.eye(3) * 36"])
+def test_other_jacobians_are_refused(answer):
+    fails(*JACOBIAN, f"your_matrices = {answer}")
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        "((v @ key.softmax(2).mT) @ q.softmax(1)).view_as(x)",
+        "x + (v * key.sigmoid()).sum(2)[..., None, None]",
+        "(x.flatten(2) + (v @ key.softmax(2).mT).sum(2, keepdim=True)).view_as(x)",
+    ],
+)
+def test_one_question_for_all_pixels_is_the_missing_row(y):
+    passes(*MISSING, LAYER.format(y=y))
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        "x + v.mean(2)[..., None, None]",
+        "x * v.mean(2)[..., None, None].sigmoid()",
+        "x + nn.functional.gelu(v.mean(2))[..., None, None]",
+        "(v * key).cumsum(2).view_as(x)",
+        "(v @ (key.softmax(2).mT @ q.softmax(1))).view_as(x)",
+    ],
+)
+def test_layers_that_lack_one_property_are_refused(y):
+    fails(*MISSING, LAYER.format(y=y))
+
+
+@pytest.mark.parametrize("name", sorted(MECHANISMS))
+def test_no_layer_of_the_book_is_the_missing_row(name):
+    with pytest.raises(AssertionError):
+        attempt(*MISSING, f"your_layer = layers.build_mechanism({name!r}, 16, (32, 32)).eval()")
+
+
+@pytest.mark.parametrize("P", ["W / k * max(k - d, 0) / (W - d)", "max(0, W * (1 - d / k) / (W - d))"])
+def test_windows_hold_close_pairs(P):
+    passes(*FLOOR, f"your_P = lambda d, k, W: {P}")
+
+
+@pytest.mark.parametrize("P", ["max(k - d, 0) / k", "W / k * (k - d) / (W - d)", "float(d < k)", "1 - d / k"])
+def test_other_shares_are_refused(P):
+    fails(*FLOOR, f"your_P = lambda d, k, W: {P}")
