@@ -6,7 +6,6 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +14,9 @@ from bs4 import BeautifulSoup
 from helpers import failed_rules, serve, watch
 from torch import nn
 
+from gsa import data
 from gsa.layers import GlobalSparseAttention, SelfAttention
-from gsa.playable import HopMap, Playable
+from gsa.playable import HopMap, Playable, Views
 from gsa.probes import count_macs, influence
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +38,13 @@ module.render({{ model, el: document.querySelector("main") }});
 window.model = model;"""
 
 
+def views(pixel: tuple[int, int] = (11, 11)) -> Views:
+    return Views([data.photograph(name) for name in ("chelsea", "astronaut")], pixel)
+
+
+FIGURES = {"hops": HopMap, "views": views}
+
+
 def html(figure: Playable) -> str:
     bundle, _ = figure._repr_mimebundle_()
     return bundle["text/html"]
@@ -45,32 +52,34 @@ def html(figure: Playable) -> str:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A page with the figure as it stands on the site, where the theme leaves it alone."""
+    """A page for each figure, as it stands on the site, where the theme leaves it alone."""
     folder = tmp_path_factory.mktemp("page")
     for file in FILES:
         shutil.copy(file, folder)
-    (folder / "index.html").write_text(PAGE.format(html(HopMap())))
+    for name, figure in FIGURES.items():
+        (folder / f"{name}.html").write_text(PAGE.format(html(figure())))
     with serve(folder) as address:
         yield address
 
 
 @pytest.fixture
 def page(request, browser, address: str):
-    """The page in a fresh tab, on a desk or as the test's parameter has it."""
+    """The page of the hop map, or of the figure that a test names, in a fresh tab: on a desk, or as the test has it."""
     options = {"viewport": DESK} | getattr(request, "param", {})
+    name = request.node.callspec.params.get("name", "hops") if hasattr(request.node, "callspec") else "hops"
     with browser.new_context(**options) as context:
         page = context.new_page()
         troubles = watch(page, address)
-        page.goto(address)
+        page.goto(f"{address}/{name}.html")
         if options.get("java_script_enabled", True):
             page.locator(".words").wait_for()
         yield page
         assert troubles == []
 
 
-def centre(page, figure: HopMap, row: int, column: int) -> tuple[float, float]:
-    """Where a pixel of the map is on the screen."""
-    box, side = page.locator(".map").bounding_box(), figure.state["side"]
+def centre(map, side: int, row: int, column: int) -> tuple[float, float]:
+    """Where a pixel of a map is on the screen."""
+    box = map.bounding_box()
     return box["x"] + (column + 0.5) * box["width"] / side, box["y"] + (row + 0.5) * box["height"] / side
 
 
@@ -80,6 +89,17 @@ def drawn(page, part: str, side: int) -> np.ndarray:
     for column, row in re.findall(r"M(\d+) (\d+)h1", page.locator(f".map path.{part}").get_attribute("d")):
         found[int(row), int(column)] = True
     return found
+
+
+def assert_views(page, figure: Views) -> None:
+    """The page says what the package finds, and fades each layer's copy of the photograph as the package does."""
+    page.locator(".words").get_by_text(figure.words(), exact=True).wait_for(timeout=10_000)
+    opacities = page.locator("canvas").evaluate_all(
+        "all => all.map(canvas => [...canvas.getContext('2d').getImageData(0, 0, 32, 32).data]"
+        ".filter((_, place) => place % 4 == 3))"
+    )
+    for opacity, strength in zip(opacities, [np.ones((32, 32)), *figure.strengths()], strict=True):
+        np.testing.assert_allclose(np.reshape(opacity, (32, 32)), 255 * (0.08 + 0.92 * strength), atol=1)
 
 
 def assert_shows(page, figure: HopMap) -> None:
@@ -125,12 +145,11 @@ def test_a_map_that_has_no_costs_is_refused(arguments: tuple[int, int]) -> None:
 
 
 def test_a_pointer_moves_the_receiver_and_a_click_picks_the_sender(page) -> None:
-    figure = HopMap()
-    assert_shows(page, figure)
-    page.mouse.move(*centre(page, figure, 12, 3))
+    assert_shows(page, HopMap())
+    page.mouse.move(*centre(page.locator(".map"), 16, 12, 3))
     assert_shows(page, HopMap(receiver=(12, 3)))
-    page.mouse.click(*centre(page, figure, 2, 9))
-    page.mouse.move(*centre(page, figure, 15, 15))
+    page.mouse.click(*centre(page.locator(".map"), 16, 2, 9))
+    page.mouse.move(*centre(page.locator(".map"), 16, 15, 15))
     assert_shows(page, HopMap(receiver=(15, 15), sender=(2, 9)))
     page.get_by_text("within a patch").click()
     page.locator(".bar", has_text="8").click()
@@ -155,29 +174,52 @@ def test_keys_do_the_same(page) -> None:
 
 @pytest.mark.parametrize("page", [{"viewport": PHONE, "has_touch": True, "is_mobile": True}], indirect=True)
 def test_a_finger_does_the_same_on_a_phone(page) -> None:
-    figure = HopMap()
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
-    page.touchscreen.tap(*centre(page, figure, 3, 12))
+    page.touchscreen.tap(*centre(page.locator(".map"), 16, 3, 12))
     assert_shows(page, HopMap(receiver=(3, 12)))
-    page.touchscreen.tap(*centre(page, figure, 3, 12))
-    page.touchscreen.tap(*centre(page, figure, 9, 1))
+    page.touchscreen.tap(*centre(page.locator(".map"), 16, 3, 12))
+    page.touchscreen.tap(*centre(page.locator(".map"), 16, 9, 1))
     assert_shows(page, HopMap(receiver=(9, 1), sender=(3, 12)))
     page.locator(".bar", has_text="8").tap()
     assert_shows(page, HopMap(16, 8, receiver=(9, 1), sender=(3, 12)))
 
 
+@pytest.mark.parametrize("name", ["views"])
+def test_a_pixel_of_a_photograph_is_seen_as_the_package_sees_it(page, name: str) -> None:
+    assert_views(page, views())
+    page.mouse.move(*centre(page.locator(".view").nth(4), 32, 0, 31))
+    assert_views(page, views((0, 31)))
+    page.locator(".panels").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.get_by_label("Eileen Collins").check()
+    figure = views((2, 31))
+    figure.state = figure.state | {"photograph": 1}
+    assert_views(page, figure)
+
+
+@pytest.mark.parametrize("name", ["views"])
+@pytest.mark.parametrize("page", [{"viewport": PHONE, "has_touch": True, "is_mobile": True}], indirect=True)
+def test_a_finger_chooses_a_pixel_of_the_photograph(page, name: str) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    page.touchscreen.tap(*centre(page.locator(".view").first, 32, 20, 16))
+    assert_views(page, views((20, 16)))
+
+
+@pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("page", [{}, {"viewport": PHONE}], indirect=True, ids=["desk", "phone"])
-def test_axe_finds_nothing(page, scheme: str) -> None:
+def test_axe_finds_nothing(page, name: str, scheme: str) -> None:
     page.locator("html").evaluate("(html, scheme) => html.dataset.theme = scheme", scheme)
     page.keyboard.press("Tab")
     assert failed_rules(page, {}) == []
 
 
+@pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("page", [{"java_script_enabled": False}], indirect=True)
-def test_without_scripts_there_is_the_picture_and_what_it_shows_in_words(page) -> None:
+def test_without_scripts_there_is_the_picture_and_what_it_shows_in_words(page, name: str) -> None:
     assert page.locator("img").is_visible()
-    assert page.locator("img").get_attribute("alt") == HopMap().words()
+    assert page.locator("img").get_attribute("alt") == FIGURES[name]().words()
 
 
 def test_paper_gets_the_picture(page) -> None:
@@ -198,15 +240,18 @@ def test_the_module_that_anywidget_gets_follows_python(browser) -> None:
         assert_shows(page, figure)
 
 
-def test_every_reader_gets_a_form_that_it_knows_and_a_page_is_the_same_in_each_build() -> None:
-    bundle, _ = HopMap()._repr_mimebundle_()
-    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"]
-    assert bundle["text/plain"] == HopMap().words()
-    assert html(HopMap()) == html(HopMap()) != html(HopMap(first="within"))
-    values: dict[str, Any] = json.loads(BeautifulSoup(html(HopMap()), "html.parser").script.string)
-    assert values == json.loads(json.dumps({"data": HopMap().data, "state": HopMap().state}))
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_reader_gets_a_form_that_it_knows_and_a_page_is_the_same_in_each_build(name: str) -> None:
+    figure = FIGURES[name]()
+    bundle, _ = figure._repr_mimebundle_()
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == figure.model_id
+    assert bundle["text/plain"] == figure.words()
+    assert html(figure) == html(FIGURES[name]())
+    values = json.loads(BeautifulSoup(html(figure), "html.parser").script.string)
+    assert values == json.loads(json.dumps({"data": figure.data, "state": figure.state}))
 
 
-def test_a_page_with_its_figure_is_light() -> None:
-    weights = [len(gzip.compress(content)) for content in [html(HopMap()).encode(), *(f.read_bytes() for f in FILES)]]
-    assert sum(weights) < 250_000
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_page_with_its_figure_is_light(name: str) -> None:
+    parts = [html(FIGURES[name]()).encode(), *(file.read_bytes() for file in FILES)]
+    assert sum(len(gzip.compress(part)) for part in parts) < 250_000

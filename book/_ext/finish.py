@@ -28,6 +28,13 @@ def serve_playables(app: Sphinx, config) -> None:
     config.html_static_path += [str(file) for file in sorted((ROOT / "gsa" / "playable").glob("*.[jc]s*"))]
 
 
+def drop_widgets(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:
+    """Leaves out the widget manager, which comes from another host: playable.js starts the figures."""
+    scripts = app.env.nb_metadata.get(page, {}).get("js_files", {})
+    for name in [name for name in scripts if name.startswith("ipywidgets")]:
+        del scripts[name]
+
+
 def mend_body(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:
     """Makes each reference an item of the list around it: docutils gives it a role that ARIA 1.2 has withdrawn.
 
@@ -53,6 +60,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", read_executed)
     app.connect("config-inited", serve_fonts)
     app.connect("config-inited", serve_playables)
+    app.connect("html-page-context", drop_widgets, priority=400)  # before myst-nb adds them
     app.connect("html-page-context", mend_body)
     app.connect("autodoc-process-docstring", link_papers)
     app.connect("build-finished", forget_builder)

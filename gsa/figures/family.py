@@ -18,6 +18,10 @@ from gsa.figures.style import COLOURS, UNSEEN, VALUE, Pixel
 
 FRAMED: Pixel = (5, 2)
 
+STEPS = np.stack(np.meshgrid((-3, 0, 3), (-3, 0, 3), indexing="ij"), -1).reshape(9, 2)
+STEPS = STEPS + np.random.default_rng(4).integers(-2, 3, (9, 2))
+"""Nine points that a sampling layer may read from, as seen from its pixel: rows and columns away."""
+
 KINDS = {
     "a number": 0.75 * np.eye(4),
     "a diagonal": np.diag([0.95, 0.3, 0.75, 0.5]),
@@ -136,9 +140,7 @@ def seen(image: Float[np.ndarray, "size size 3"], pixel: Pixel) -> list[tuple[np
     sub_image = (row % 8 == pixel[0] % 8) & (column % 8 == pixel[1] % 8)
     blocks = rearrange(image, "(rows k) (columns l) rgb -> rows k columns l rgb", k=8, l=8)
     summaries = np.broadcast_to(blocks.mean((1, 3), keepdims=True), blocks.shape).reshape(image.shape)
-    steps = np.array(pixel) + [(down, right) for down in (-3, 0, 3) for right in (-3, 0, 3)]
-    sampled = np.zeros(image.shape[:2])
-    sampled[tuple((steps + np.random.default_rng(4).integers(-2, 3, (9, 2))).T)] = 1
+    sampled = (STEPS[:, :, None, None] == (row - pixel[0], column - pixel[1])).all(1).any(0)
 
     def content(values: np.ndarray) -> np.ndarray:
         return np.exp(-8 * ((values - image[pixel]) ** 2).sum(-1))

@@ -2,5 +2,6 @@
 
 from gsa.playable.base import Playable
 from gsa.playable.hop_map import HopMap
+from gsa.playable.views import Views
 
-__all__ = ["HopMap", "Playable"]
+__all__ = ["HopMap", "Playable", "Views"]

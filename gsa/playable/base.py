@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import anywidget
-import matplotlib as mpl
+import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from traitlets import Dict
 
@@ -36,7 +36,7 @@ class Playable(anywidget.AnyWidget):
     data = Dict().tag(sync=True)
     state = Dict().tag(sync=True)
 
-    def draw(self, figure: Figure) -> None:
+    def draw(self) -> Figure:
         """Draws the state."""
         raise NotImplementedError
 
@@ -46,10 +46,10 @@ class Playable(anywidget.AnyWidget):
 
     def picture(self) -> bytes:
         """The state as a PNG file in the book's style."""
-        with mpl.rc_context(RC), io.BytesIO() as file:
-            figure = Figure()
-            self.draw(figure)
+        with plt.rc_context(RC), io.BytesIO() as file:
+            figure = self.draw()
             figure.savefig(file, format="png")
+            plt.close(figure)
             return file.getvalue()
 
     def _repr_mimebundle_(self, **options) -> tuple[dict, dict]:

@@ -1,5 +1,5 @@
 // The hop map: the one path from a sender to a receiver, and what each patch costs.
-import { choices, count, explore, frame, key, make, redraw, sum, svg, unique, written } from "./shared.js";
+import { choices, count, frame, key, make, point, redraw, steer, sum, svg, unique, written } from "./shared.js";
 
 const TEXTS = {
   wish: "move the receiver over the map, click to make its pixel the sender, and move on. Then change the order of the hops, the patch and the map.",
@@ -143,12 +143,14 @@ export default {
       const patch = Object.keys(costs[side].gsa).map(Number).filter((k) => k <= state.patch).at(-1);
       change({ side, patch, receiver: moved(state.receiver), sender: moved(state.sender) });
     });
-    explore(map.element, {
+    const hand = {
       side: () => model.get("state").side,
       at: () => model.get("state").receiver,
       move: (receiver) => change({ receiver }),
       pick: () => change({ sender: model.get("state").receiver }),
-    });
+    };
+    point(map.element, hand);
+    steer(map.element, hand);
     const told = frame(
       el,
       TEXTS,

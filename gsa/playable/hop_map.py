@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Literal
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -86,11 +87,11 @@ class HopMap(Playable):
             f"for {share:.2f} of the cost of full attention."
         )
 
-    def draw(self, figure: Figure) -> None:
-        figure.set_size_inches(7.2, 4.2)
-        left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    def draw(self) -> Figure:
+        figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 4.2), width_ratios=(1.25, 1))
         self.draw_path(left)
         self.draw_costs(right)
+        return figure
 
     def draw_path(self, axes: Axes) -> None:
         state, (one, two), relay = self.state, self.groups(), self.relay()

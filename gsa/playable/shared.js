@@ -49,13 +49,14 @@ export function key(words) {
   return make("p", { class: "key" }, ...Object.entries(words).map(([name, word]) => make("span", { class: name }, word)));
 }
 
-// Calls move(pixel) where a pointer is over the map, a finger drags or an arrow key steps, and pick() for a click, a
-// second tap on the same pixel, Enter or the space bar.
-export function explore(map, { side, at, move, pick }) {
-  const clamp = (place) => Math.min(side() - 1, Math.max(0, place));
+const within = (side) => (place) => Math.min(side() - 1, Math.max(0, place));
+
+// Calls move(pixel) where a pointer is over the map or a finger drags, and pick() for a click or a second tap.
+export function point(map, { side, at, move, pick = () => {} }) {
   const under = ({ clientX, clientY }) => {
     const { left, top, width, height } = map.getBoundingClientRect();
-    return [(clientY - top) / height, (clientX - left) / width].map((share) => clamp(Math.floor(share * side())));
+    const shares = [(clientY - top) / height, (clientX - left) / width];
+    return shares.map((share) => Math.floor(share * side())).map(within(side));
   };
   const here = (event) => String(under(event)) === String(at());
   let picks = false;
@@ -70,9 +71,13 @@ export function explore(map, { side, at, move, pick }) {
     move(under(event));
   });
   map.addEventListener("click", (event) => picks && here(event) && pick());
+}
+
+// Calls move(pixel) when an arrow key steps, and pick() for Enter or the space bar.
+export function steer(map, { side, at, move, pick = () => {} }) {
   map.addEventListener("keydown", (event) => {
     const step = STEPS[event.key];
-    if (step) move(at().map((place, axis) => clamp(place + step[axis])));
+    if (step) move(at().map((place, axis) => place + step[axis]).map(within(side)));
     else if (event.key === "Enter" || event.key === " ") pick();
     else return;
     event.preventDefault();
