@@ -63,6 +63,19 @@ def test_every_notebook_is_in_the_table_of_contents():
     assert [f"{chapter['file']}.ipynb" for chapter in numbered] == [str(path.relative_to(ROOT)) for path in NOTEBOOKS]
 
 
+def test_every_page_with_cells_is_executed():
+    pages = [page for page in (ROOT / "book").rglob("*.md") if "{code-cell}" in page.read_text()]
+    assert len(pages) >= 3
+    assert [page.name for page in pages if "execution_mode: force" not in page.read_text()] == []
+
+
+def test_every_work_of_the_bibliography_is_cited():
+    pages = [*(ROOT / "book").rglob("*.md"), *NOTEBOOKS]
+    roles = re.findall(r"{cite(?::\w+)?}`(.+?)`", "\n".join(page.read_text() for page in pages))
+    cited = {key.strip() for role in roles for key in role.split(",")}
+    assert set(re.findall(r"^@\w+{(.+),", (ROOT / "book" / "references.bib").read_text(), re.MULTILINE)) == cited
+
+
 def test_it_opens_with_a_title_and_a_card(chapter):
     opening = chapter.cells[0].source
     assert opening.startswith("# ")

@@ -156,10 +156,11 @@ def test_sentences_say_what_is_known_of_each_planned_arm(tmp_path, record):
         finish(ledger, record, study.config(arm, seed), test_accuracy=accuracy)
     row = study.table(ledger).loc["se"]
     low, high = 100 * row["difference_low"], 100 * row["difference_high"]
-    interval = f"95 % corrected interval {low:+.2f} to {high:+.2f}; 2 of 2 seeds"
+    interval = f"95 % corrected interval {low:+.2f} to {high:+.2f}; 2 of 2 planned runs"
     assert study.sentences(ledger)[0] == f"se − none: +10.50 points ({interval}): {row['verdict']}"
     assert re.search(
-        r"^conv − none: -0\.50 points \(95 % expected interval .* 1 of 2 seeds\): one seed", study.sentences(ledger)[1]
+        r"^conv − none: -0\.50 points \(95 % expected interval .* 1 of 2 planned runs\): one seed",
+        study.sentences(ledger)[1],
     )
 
 

@@ -103,8 +103,8 @@ class Study:
             return f"{arm} − {self.control}: {row['verdict']}"
         low, high = (f"{100 * row[end]:+.2f}" for end in ("difference_low", "difference_high"))
         interval = f"95 % {'corrected' if row['test'] else 'expected'} interval {low} to {high}"
-        seeds = f"{row['seeds']} of {len(self.seeds)} seeds"
-        return f"{arm} − {self.control}: {100 * row['difference']:+.2f} points ({interval}; {seeds}): {row['verdict']}"
+        runs = f"{row['seeds']} of {len(self.seeds)} planned runs"
+        return f"{arm} − {self.control}: {100 * row['difference']:+.2f} points ({interval}; {runs}): {row['verdict']}"
 
 
 def carrying(*mechanisms: str) -> dict[str, dict[str, object]]:
