@@ -19,8 +19,11 @@ NEEDS = {
     ("06_twins", "ex1"): ["hand-code"],
     ("06_twins", "ex4-check-cell"): ["hops"],
     ("09_properties", "ex2-check"): ["pixels-exponent"],
+    ("10_outlook", "exercise-1"): ["sparsemax-loop"],
+    ("10_outlook", "exercise-2"): ["sparsemax"],
+    ("10_outlook", "exercise-3"): ["network", "test = 2 * torch.rand(50, 3, 32, 32) - 1", "model = network().eval()"],
 }
-"""The cells of a page, besides its imports, that a check builds on."""
+"""The cells of a page, besides its imports, that a check builds on, and code in the place of slow ones."""
 
 
 def attempt(chapter: str, exercise: str, answer: str, seed: int = 0) -> str:
@@ -31,7 +34,7 @@ def attempt(chapter: str, exercise: str, answer: str, seed: int = 0) -> str:
     names = {}
     for cell in ("imports", *NEEDS.get((chapter, exercise), ())):
         with redirect_stdout(StringIO()):
-            exec(cells[cell], names)
+            exec(cells.get(cell, cell), names)
     torch.manual_seed(seed)
     with redirect_stdout(StringIO()) as printed:
         exec(filled, names)
@@ -502,3 +505,67 @@ def test_windows_hold_close_pairs(P):
 @pytest.mark.parametrize("P", ["max(k - d, 0) / k", "W / k * (k - d) / (W - d)", "float(d < k)", "1 - d / k"])
 def test_other_shares_are_refused(P):
     fails(*FLOOR, f"your_P = lambda d, k, W: {P}")
+
+
+# 10 Outlook
+
+KEYS, CROWD, LIAR = (("10_outlook", cell) for cell in ("exercise-1", "exercise-2", "exercise-3"))
+
+
+@pytest.mark.parametrize("weights", ["[0.6333, 0.2333, 0.1333, 0]", "(19 / 30, 7 / 30, 4 / 30, 0.0)"])
+def test_the_sparsemax_of_four_keys(weights):
+    passes(*KEYS, f"your_weights = {weights}")
+
+
+@pytest.mark.parametrize(
+    "weights", ["[0.75, 0.35, 0.25, -0.35]", "[0.7, 0.3, 0, 0]", "[0.391, 0.262, 0.237, 0.110]", "[0.6333, 0.3667, 0]"]
+)
+def test_negative_weights_a_softmax_and_another_support_are_refused(weights):
+    fails(*KEYS, f"your_weights = {weights}")
+
+
+@pytest.mark.parametrize("numbers", ["(405, 1)", "[405, 1.0]"])
+def test_the_crowd_and_the_lead(numbers):
+    passes(*CROWD, f"your_crowd = {numbers}")
+
+
+@pytest.mark.parametrize("numbers", ["(404, 1)", "(406, 1)", "(405, 2)", "(405, 0.5)"])
+def test_another_crowd_or_lead_is_refused(numbers):
+    fails(*CROWD, f"your_crowd = {numbers}")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "your_liar = lambda f: torch.nn.functional.pad(f.sum((2, 3), keepdim=True), (0, 7, 0, 7))",
+        "def swap(f):\n"
+        "    cam = torch.einsum('c, bchw -> bhw', model[-1].weight.diff(dim=0)[0], f).abs().flatten(1)\n"
+        "    peaks, g = cam.argmax(1), f.flatten(2)\n"
+        "    for x, p in zip(g, peaks):\n"
+        "        x[:, [0, int(p)]] = x[:, [int(p), 0]]\n"
+        "    return g.view_as(f)\n"
+        "your_liar = swap",
+        "def to_the_corner(f):\n"
+        "    cam = torch.einsum('c, bchw -> bhw', model[-1].weight.diff(dim=0)[0], f).abs().flatten(1)\n"
+        "    rolled = [x.flatten(1).roll(-int(p), 1).view_as(x) for x, p in zip(f, cam.argmax(1))]\n"
+        "    return torch.stack(rolled)\n"
+        "your_liar = to_the_corner",
+    ],
+)
+def test_a_liar_moves_the_map_and_no_answer(answer):
+    passes(*LIAR, answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "your_liar = lambda f: f",
+        "your_liar = lambda f: f.mean((2, 3), keepdim=True).expand_as(f)",
+        "your_liar = lambda f: torch.nn.functional.pad(f.mean((2, 3), keepdim=True), (0, 7, 0, 7))",
+        "your_liar = lambda f: torch.nn.functional.pad(f[..., :1, :1], (0, 7, 0, 7))",
+        "your_liar = lambda f: f.sum((2, 3), keepdim=True)",
+        "your_liar = lambda f: f.flip(2, 3)",
+    ],
+)
+def test_a_liar_that_changes_answers_or_points_elsewhere_is_refused(answer):
+    fails(*LIAR, answer)
