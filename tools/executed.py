@@ -10,10 +10,16 @@ from functools import partial
 
 import nbformat
 import pytest
+from nbval.plugin import coalesce_streams
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Compares neither standard error, which the book leaves out, nor what a line says after "≈"."""
+    """Compares neither standard error, which the book leaves out, nor what a line says after "≈".
+
+    What a kernel sent in pieces is put together first, because nbval would add later pieces to the first and keep them.
+    """
+    for item in items:
+        item.cell.outputs = coalesce_streams(item.cell.outputs)
     for notebook in {item.parent for item in items}:
         notebook.skip_compare += ("stderr",)
         notebook.sanitize_patterns["≈.*"] = "≈"
