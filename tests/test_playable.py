@@ -15,9 +15,9 @@ from helpers import failed_rules, serve, watch
 from torch import nn
 
 from gsa import data
-from gsa.layers import GlobalSparseAttention, SelfAttention
-from gsa.playable import HopMap, Playable, Views
-from gsa.probes import count_macs, influence
+from gsa.layers import GlobalSparseAttention, SelfAttention, record_weights
+from gsa.playable import HopMap, HopWeights, Playable, Views
+from gsa.probes import count_macs, influence, mixing
 
 ROOT = Path(__file__).parents[1]
 FILES = [*ROOT.glob("gsa/playable/*.[jc]s*"), ROOT / "book" / "_static" / "playable.js"]
@@ -42,7 +42,16 @@ def views(pixel: tuple[int, int] = (11, 11)) -> Views:
     return Views([data.photograph(name) for name in ("chelsea", "astronaut")], pixel)
 
 
-FIGURES = {"hops": HopMap, "views": views}
+def weights(**state) -> HopWeights:
+    """What an untrained layer sees in noise, drawn large enough to matter."""
+    torch.manual_seed(0)
+    layer = GlobalSparseAttention(8, patch=4)
+    with torch.no_grad(), record_weights() as recorded:
+        layer(3 * torch.randn(1, 8, 16, 16))
+    return HopWeights(*recorded, data.photograph("chelsea", 64).image, **state)
+
+
+FIGURES = {"hops": HopMap, "views": views, "weights": weights}
 
 
 def html(figure: Playable) -> str:
@@ -204,6 +213,42 @@ def test_a_finger_chooses_a_pixel_of_the_photograph(page, name: str) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
     page.touchscreen.tap(*centre(page.locator(".view").first, 32, 20, 16))
     assert_views(page, views((20, 16)))
+
+
+def assert_weighs(page, figure: HopWeights, shown: str = "both") -> None:
+    """The page says what the package finds, and colours the photograph by the same weights."""
+    page.locator(".words").get_by_text(figure.words(), exact=True).wait_for(timeout=10_000)
+    opacity = page.locator("canvas").evaluate(
+        "canvas => [...canvas.getContext('2d').getImageData(0, 0, 16, 16).data].filter((_, place) => place % 4 == 3)"
+    )
+    expected = figure.maps()[shown]
+    np.testing.assert_allclose(np.reshape(opacity, (16, 16)), 255 * expected / expected.max(), atol=1)
+
+
+@pytest.mark.parametrize("name", ["weights"])
+def test_the_weights_of_both_hops_are_those_of_the_layer(page, name: str) -> None:
+    assert_weighs(page, weights())
+    page.mouse.move(*centre(page.locator(".view"), 16, 3, 12))
+    assert_weighs(page, weights(receiver=(3, 12)))
+    page.mouse.click(*centre(page.locator(".view"), 16, 14, 1))
+    page.locator(".map").focus()
+    page.keyboard.press("ArrowUp")
+    page.get_by_text("hop 1, of the relay").click()
+    assert_weighs(page, weights(receiver=(13, 1), sender=(14, 1)), "one")
+    page.get_by_text("hop 2, of the receiver").click()
+    assert_weighs(page, weights(receiver=(13, 1), sender=(14, 1)), "two")
+
+
+def test_the_product_of_the_hops_is_that_of_their_matrices() -> None:
+    torch.manual_seed(0)
+    layer, x = GlobalSparseAttention(4, heads=1, patch=4), torch.randn(1, 4, 16, 16)
+    with torch.no_grad(), record_weights() as recorded:
+        layer(x)
+    figure = HopWeights(*recorded, data.photograph("chelsea", 16).image, receiver=(6, 5))
+    both = figure.maps()["both"]
+    assert both.sum() == pytest.approx(1, abs=0.001)
+    mixed = mixing(layer, x)[:, 6 * 16 + 5].norm(dim=(0, 1)).view(16, 16).numpy()
+    np.testing.assert_allclose(both, mixed / mixed.sum(), rtol=0.01)
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -1,5 +1,5 @@
 // The hop map: the one path from a sender to a receiver, and what each patch costs.
-import { choices, count, frame, key, make, point, redraw, steer, sum, svg, unique, written } from "./shared.js";
+import { arrow, choices, count, frame, key, make, point, redraw, steer, sum, svg, unique, written } from "./shared.js";
 
 const TEXTS = {
   wish: "move the receiver over the map, click to make its pixel the sender, and move on. Then change the order of the hops, the patch and the map.",
@@ -30,26 +30,6 @@ function say(state, share) {
     `So ${count(one.length + two.length)} weights reach all ${count(state.side ** 2)} pixels, ` +
     `for ${share.toFixed(2)} of the cost of full attention.`
   );
-}
-
-// A bent arrow with a number beside its bend.
-function arrow(from, to, side, label) {
-  const [[y, x], [toY, toX]] = [from, to].map((pixel) => pixel.map((place) => place + 0.5));
-  const [dx, dy, unit] = [toX - x, toY - y, side / 50];
-  if (!dx && !dy) return [];
-  const beside = (share) => [x + dx / 2 + dy * share, y + dy / 2 - dx * share];
-  const bend = beside(0.2);
-  const angle = Math.atan2(toY - bend[1], toX - bend[0]);
-  const end = [toX - 1.4 * unit * Math.cos(angle), toY - 1.4 * unit * Math.sin(angle)];
-  const curve = `M${x} ${y}Q${bend} ${end}`;
-  const turn = `translate(${end}) rotate(${(angle * 180) / Math.PI}) scale(${unit})`;
-  const [textX, textY] = beside(0.1 + side / 20 / Math.hypot(dx, dy));
-  return [
-    svg("path", { class: "hop", d: curve, "stroke-width": 0.3 * unit }),
-    svg("path", { class: "pulse", d: curve, pathLength: 1, "stroke-width": 0.6 * unit, style: `--hop: ${label}` }),
-    svg("path", { class: "head", d: "M0.9 0L-0.5 0.6V-0.6z", transform: turn }),
-    svg("text", { x: textX, y: textY, "font-size": side / 18, "stroke-width": side / 90 }, label),
-  ];
 }
 
 function drawnMap() {

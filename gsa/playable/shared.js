@@ -49,6 +49,56 @@ export function key(words) {
   return make("p", { class: "key" }, ...Object.entries(words).map(([name, word]) => make("span", { class: name }, word)));
 }
 
+// Numbers that Python has packed as the bytes of integers, divided by what stands for one.
+export function unpack(packed, Integers, one) {
+  const bytes = Uint8Array.from(atob(packed), (byte) => byte.charCodeAt());
+  return Float64Array.from(new Integers(bytes.buffer), (value) => value / one);
+}
+
+// A photograph under a map of weights, the bluer the more, and frames around some of its pixels: { class: pixel }.
+export function overlay(photograph, side) {
+  const canvas = make("canvas", { width: side, height: side, class: "weights" });
+  const photo = make("div", { class: "photo", style: `background-image: url(${photograph})` });
+  const frames = make("div", { "aria-hidden": "true" });
+  const element = make("div", { class: "view" }, photo, canvas, frames);
+  const size = `${100 / side}%`;
+
+  function draw(weights, pixels) {
+    const context = canvas.getContext("2d");
+    const image = context.createImageData(side, side);
+    const most = Math.max(...weights);
+    for (const [index, weight] of weights.entries()) image.data.set([0, 114, 178, (255 * weight) / most], 4 * index);
+    context.putImageData(image, 0, 0);
+    frames.replaceChildren(
+      ...Object.entries(pixels).map(([name, [row, column]]) => {
+        const place = `width: ${size}; height: ${size}; top: ${(100 * row) / side}%; left: ${(100 * column) / side}%`;
+        return make("span", { class: `pixel ${name}`, style: place });
+      }),
+    );
+  }
+  return { element, draw };
+}
+
+// A bent arrow with a number beside its bend.
+export function arrow(from, to, side, label) {
+  const [[y, x], [toY, toX]] = [from, to].map((pixel) => pixel.map((place) => place + 0.5));
+  const [dx, dy, unit] = [toX - x, toY - y, side / 50];
+  if (!dx && !dy) return [];
+  const beside = (share) => [x + dx / 2 + dy * share, y + dy / 2 - dx * share];
+  const bend = beside(0.2);
+  const angle = Math.atan2(toY - bend[1], toX - bend[0]);
+  const end = [toX - 1.4 * unit * Math.cos(angle), toY - 1.4 * unit * Math.sin(angle)];
+  const curve = `M${x} ${y}Q${bend} ${end}`;
+  const turn = `translate(${end}) rotate(${(angle * 180) / Math.PI}) scale(${unit})`;
+  const [textX, textY] = beside(0.1 + side / 20 / Math.hypot(dx, dy));
+  return [
+    svg("path", { class: "hop", d: curve, "stroke-width": 0.3 * unit }),
+    svg("path", { class: "pulse", d: curve, pathLength: 1, "stroke-width": 0.6 * unit, style: `--hop: ${label}` }),
+    svg("path", { class: "head", d: "M0.9 0L-0.5 0.6V-0.6z", transform: turn }),
+    svg("text", { x: textX, y: textY, "font-size": side / 18, "stroke-width": side / 90 }, label),
+  ];
+}
+
 const within = (side) => (place) => Math.min(side() - 1, Math.max(0, place));
 
 // Calls move(pixel) where a pointer is over the map or a finger drags, and pick() for a click or a second tap.
