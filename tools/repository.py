@@ -58,7 +58,7 @@ class Repository:
 from importlib.util import find_spec
 
 if getattr(find_spec("gsa"), "origin", None) is None:
-    %pip install --quiet git+{self.url}"""
+    %pip install --quiet 'gsa[train] @ git+{self.url}'"""
 
 
 def chapters(root: Path) -> list[Path]:

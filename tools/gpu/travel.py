@@ -46,7 +46,8 @@ def wheels(place: Path, python: str) -> None:
 def lacking() -> set[str]:
     """What the package needs, and beartype for its tests, with what these need in turn, but not what is THERE."""
     found: set[str] = set()
-    waiting = [*tomllib.loads(PROJECT.read_text())["project"]["dependencies"], "beartype"]
+    project = tomllib.loads(PROJECT.read_text())["project"]
+    waiting = [*project["dependencies"], *project["optional-dependencies"]["train"], "beartype"]
     while waiting:
         needed = Requirement(waiting.pop())
         name = canonicalize_name(needed.name)
