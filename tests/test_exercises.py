@@ -16,6 +16,9 @@ BLANK = re.compile(r"^your_\w+ = .+$", re.MULTILINE)
 SOLUTION = re.compile(r":class: dropdown\n.*?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 NEEDS = {
+    ("03_sampling", "check-weights"): ["turned", "vector", "matrix"],
+    ("03_sampling", "check-offsets"): ["vector", "deform-vector"],
+    ("03_sampling", "check-rigid"): ["grid"],
     ("06_twins", "ex1"): ["hand-code"],
     ("06_twins", "ex4-check-cell"): ["hops"],
     ("09_properties", "ex2-check"): ["pixels-exponent"],
@@ -210,6 +213,95 @@ def test_frames_may_be_folded_in_any_way(gate):
 )
 def test_a_slider_of_something_else_than_a_frame_is_refused(gate):
     fails(*FRAMES, f"your_gate = lambda clip, squeeze: {gate}")
+
+
+# 3 Sampling
+
+FOUR, DILATED, RIGID = (("03_sampling", cell) for cell in ("check-weights", "check-offsets", "check-rigid"))
+TURN = """
+def turn(angle, height, width):
+    cos, sin = torch.tensor(angle).cos(), torch.tensor(angle).sin()
+    return {}
+
+
+your_turn = turn
+"""
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        "{(1, 2): 0.3, (1, 3): 0.45, (2, 2): 0.1, (2, 3): 0.15}",
+        "{(2, 3): 3 / 20, (2, 2): 1 / 10, (1, 3): 9 / 20, (1, 2): 0.3}",
+    ],
+)
+def test_the_four_weights_of_a_place(weights):
+    passes(*FOUR, f"your_weights = {weights}")
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        "{(2, 1): 0.3, (3, 1): 0.45, (2, 2): 0.1, (3, 2): 0.15}",
+        "{(1, 2): 0.25, (1, 3): 0.25, (2, 2): 0.25, (2, 3): 0.25}",
+        "{(1, 2): 0.45, (1, 3): 0.3, (2, 2): 0.15, (2, 3): 0.1}",
+        "{(1, 3): 0.45}",
+    ],
+)
+def test_swapped_axes_even_weights_and_missing_pixels_are_refused(weights):
+    fails(*FOUR, f"your_weights = {weights}")
+
+
+@pytest.mark.parametrize(
+    "offsets",
+    [
+        "[-1, -1, -1, 0, -1, 1, 0, -1, 0, 0, 0, 1, 1, -1, 1, 0, 1, 1]",
+        "torch.tensor([(i // 3 - 1.0, i % 3 - 1.0) for i in range(9)])",
+    ],
+)
+def test_offsets_that_dilate(offsets):
+    passes(*DILATED, f"your_offsets = {offsets}")
+
+
+@pytest.mark.parametrize(
+    "offsets",
+    [
+        "[-1, -1, 0, -1, 1, -1, -1, 0, 0, 0, 1, 0, -1, 1, 0, 1, 1, 1]",
+        "2 * torch.cartesian_prod(*2 * [torch.arange(-1, 2)])",
+        "[0] * 18",
+        "[-1, 0, 1] * 3",
+    ],
+)
+def test_offsets_in_another_order_or_too_far_are_refused(offsets):
+    fails(*DILATED, f"your_offsets = {offsets}")
+
+
+@pytest.mark.parametrize(
+    "theta",
+    [
+        "[[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]",
+        "torch.tensor([[cos, -sin / width * height, 0.0], [sin / height * width, cos, 0.0]]).double()",
+        "torch.diag(torch.tensor([2 / width, 2 / height])) @ torch.tensor([[cos, -sin, 0], [sin, cos, 0]]) "
+        "@ torch.diag(torch.tensor([width / 2, height / 2, 1]))",
+    ],
+)
+def test_a_turn_that_does_not_shear(theta):
+    passes(*RIGID, TURN.format(theta))
+
+
+@pytest.mark.parametrize(
+    "theta",
+    [
+        "[[cos, -sin, 0], [sin, cos, 0]]",
+        "[[cos, sin * height / width, 0], [-sin * width / height, cos, 0]]",
+        "[[cos, -sin * width / height, 0], [sin * height / width, cos, 0]]",
+        "[[cos, sin * height / width, 0], [sin * width / height, -cos, 0]]",
+        "[[cos, -sin * height / width, 0.5], [sin * width / height, cos, 0]]",
+        "[[2 * cos, -2 * sin * height / width, 0], [2 * sin * width / height, 2 * cos, 0]]",
+    ],
+)
+def test_a_turn_that_shears_mirrors_shifts_or_goes_the_other_way_is_refused(theta):
+    fails(*RIGID, TURN.format(theta))
 
 
 # 4 Self- and cross-attention
