@@ -12,18 +12,19 @@ import pytest
 import torch
 from bs4 import BeautifulSoup
 from helpers import failed_rules, serve, watch
+from scipy import stats
 from torch import nn
 
-from gsa import data
+from gsa import data, results
 from gsa.layers import GlobalSparseAttention, SelfAttention, record_weights
-from gsa.playable import HopMap, HopWeights, Playable, Views
+from gsa.playable import HopMap, HopWeights, Playable, SeedLottery, Views
 from gsa.probes import count_macs, influence, mixing
 
 ROOT = Path(__file__).parents[1]
 FILES = [*ROOT.glob("gsa/playable/*.[jc]s*"), ROOT / "book" / "_static" / "playable.js"]
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 PAGE = """<!doctype html>
-<html lang="en" data-theme="light"><title>Figures to play with</title>
+<html lang="en" data-theme="light"><meta charset="utf-8"><title>Figures to play with</title>
 <meta name="viewport" content="width=device-width">
 <link rel="icon" href="data:,"><link rel="stylesheet" href="playable.css">
 <style>body {{ background: white; }} [data-theme="dark"] body {{ background: #14181d; color: white; }}</style>
@@ -51,7 +52,7 @@ def weights(**state) -> HopWeights:
     return HopWeights(*recorded, data.photograph("chelsea", 64).image, **state)
 
 
-FIGURES = {"hops": HopMap, "views": views, "weights": weights}
+FIGURES = {"hops": HopMap, "lottery": SeedLottery, "views": views, "weights": weights}
 
 
 def html(figure: Playable) -> str:
@@ -109,6 +110,29 @@ def assert_views(page, figure: Views) -> None:
     )
     for opacity, strength in zip(opacities, [np.ones((32, 32)), *figure.strengths()], strict=True):
         np.testing.assert_allclose(np.reshape(opacity, (32, 32)), 255 * (0.08 + 0.92 * strength), atol=1)
+
+
+def points(page, part: str) -> np.ndarray:
+    """The points (x, y) at which the parts of a path begin, in points of accuracy."""
+    places = re.findall(r"M(\S+) ([^\sHhVv]+)", page.locator(f".dots path.{part}").get_attribute("d"))
+    return np.array(places, float).reshape(-1, 2) * (0.01, -0.01)
+
+
+def assert_lottery(page, figure: SeedLottery) -> None:
+    """The page says what the package finds, with a dot for each study, and the runs and interval of the marked one."""
+    page.locator(".words").get_by_text(figure.words(), exact=True).wait_for(timeout=10_000)
+    found, truth, study = figure.studies(), figure.state["difference"], figure.state["study"]
+    x, y, _ = found.stacks()
+    right = found.star & (found.difference * truth > 0)
+    for part, studies in {"star": right, "false": found.star & ~right, "none": ~found.star}.items():
+        expected = sorted(np.c_[x, y][studies].tolist())
+        np.testing.assert_allclose(sorted(points(page, part).tolist()), expected, atol=1e-9)
+    np.testing.assert_allclose(points(page, "marked"), [[x[study], y[study]]])
+    runs = figure.runs()[study, [0, found.candidate[study]], : found.seeds[study]]
+    np.testing.assert_allclose(points(page, "runs")[:, 0], runs.ravel(), atol=1e-9)
+    assert points(page, "interval")[0, 0] == pytest.approx(found.difference[study] - found.reach[study])
+    if truth:
+        assert points(page, "mean")[0, 0] == pytest.approx(abs(found.difference[found.star]).mean())
 
 
 def assert_shows(page, figure: HopMap) -> None:
@@ -249,6 +273,122 @@ def test_the_product_of_the_hops_is_that_of_their_matrices() -> None:
     assert both.sum() == pytest.approx(1, abs=0.001)
     mixed = mixing(layer, x)[:, 6 * 16 + 5].norm(dim=(0, 1)).view(16, 16).numpy()
     np.testing.assert_allclose(both, mixed / mixed.sum(), rtol=0.01)
+
+
+def test_a_study_peeks_as_scipy_does() -> None:
+    figure = SeedLottery(0.1, seeds=20, peek=True)
+    runs, found = figure.runs(), figure.studies()
+    first = np.full(1000, 20)
+    for n in range(20, 1, -1):
+        _, p = stats.ttest_ind(runs[:, 1, :n], runs[:, 0, :n], axis=1)
+        first[np.asarray(p) < 0.05] = n
+    assert (found.seeds == first).all()
+
+
+@pytest.mark.parametrize("study", [0, 7])
+def test_a_study_of_several_candidates_has_the_interval_of_compare(study: int) -> None:
+    figure = SeedLottery(0.2, seeds=4, candidates=5, reach="d")
+    found = figure.studies()
+    arms = {str(arm): dict(enumerate(runs)) for arm, runs in enumerate(figure.runs()[study].tolist())}
+    compared = results.compare(arms, "0")
+    farthest = max(compared, key=lambda arm: abs(compared[arm].difference))
+    assert str(found.candidate[study]) == farthest
+    low, high = found.difference[study] - found.reach[study], found.difference[study] + found.reach[study]
+    assert (low, high) == pytest.approx((compared[farthest].low, compared[farthest].high))
+
+
+@pytest.mark.parametrize(
+    "figure, share",
+    [
+        (SeedLottery(), 0.05),
+        (SeedLottery(candidates=20, reach="d"), 0.05),
+        (SeedLottery(0.2, seeds=2), results.power(0.2, 0.2, 2)),
+        (SeedLottery(0.3, sigma=0.15, seeds=3), results.power(0.3, 0.15, 3)),
+    ],
+)
+def test_studies_find_as_often_as_the_tests_promise(figure: SeedLottery, share: float) -> None:
+    stars = []
+    for draw in range(8):
+        figure.state = figure.state | {"draw": draw}
+        stars.append(figure.studies().star)
+    assert np.mean(stars) == pytest.approx(share, abs=4 * (share * (1 - share) / 8000) ** 0.5)
+
+
+@pytest.mark.parametrize("arguments", [{"seeds": 21}, {"candidates": 3}])
+def test_a_study_without_a_slider_is_refused(arguments: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=str(*arguments.values())):
+        SeedLottery(**arguments)
+
+
+def shares(page) -> list[float]:
+    """The numbers that the page says first: how many studies find the difference, in shares, and so on."""
+    told = page.locator(".words").inner_text().split("1,000 studies")[1]
+    return [float(number) for number in re.findall(r"\d+\.\d+|\d+", told)]
+
+
+@pytest.mark.parametrize("name", ["lottery"])
+def test_keys_move_the_sliders_and_luck_is_as_large_as_luck_says(page, name: str) -> None:
+    assert_lottery(page, SeedLottery())
+    stars, *_ = shares(page)
+    assert stars / 1000 == pytest.approx(0.05, abs=0.03)
+    page.keyboard.press("Tab")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("End")
+    assert_lottery(page, SeedLottery(0.1, seeds=20))
+    expected = results.luck(0.1, 0.2 * (2 / 20) ** 0.5, results.dunnett_reach((20,), 20, 38))
+    found, wrong, missed, exaggeration, *_ = shares(page)
+    assert found + wrong + missed == 1000
+    assert (found + wrong) / 1000 == pytest.approx(expected.power, abs=0.06)
+    assert exaggeration == pytest.approx(expected.exaggeration, abs=0.1)
+    page.keyboard.press("Home")
+    page.keyboard.press("Tab")
+    page.keyboard.press("End")
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert_lottery(page, SeedLottery(0.1, seeds=2, candidates=20, reach="d", peek=True, draw=1))
+
+
+@pytest.mark.parametrize("name", ["lottery"])
+def test_a_pointer_changes_the_rules_and_finds_false_stars(page, name: str) -> None:
+    page.get_by_label("after every seed").check()
+    page.get_by_label("1.96").check()
+    box = page.get_by_label("Seeds n").bounding_box()
+    page.mouse.click(box["x"] + box["width"] - 2, box["y"] + box["height"] / 2)
+    assert_lottery(page, SeedLottery(seeds=20, reach="z", peek=True))
+    assert shares(page)[0] > 300
+    page.get_by_text("another thousand").click()
+    figure = SeedLottery(seeds=20, reach="z", peek=True, draw=1)
+    x, y, _ = figure.studies().stacks()
+    study = int(x.argmax())
+    box = page.locator(".dots svg").bounding_box()
+    scale = box["width"] / 1.8
+    page.mouse.move(box["x"] + (x[study] + 0.8) * scale, box["y"] + (0.92 - y[study]) * scale)
+    figure.state = figure.state | {"study": study}
+    assert_lottery(page, figure)
+
+
+@pytest.mark.parametrize("name", ["lottery"])
+@pytest.mark.parametrize("page", [{"viewport": PHONE, "has_touch": True, "is_mobile": True}], indirect=True)
+def test_a_finger_asks_a_study_for_its_runs(page, name: str) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    figure = SeedLottery()
+    x, y, _ = figure.studies().stacks()
+    study = int(x.argmin())
+    box = page.locator(".dots svg").bounding_box()
+    scale = box["width"] / 1.8
+    page.touchscreen.tap(box["x"] + (x[study] + 0.8) * scale, box["y"] + (0.92 - y[study]) * scale)
+    assert_lottery(page, SeedLottery(study=study))
+    page.get_by_text("Dunnett's d, for").tap()
+    assert_lottery(page, SeedLottery(study=study, reach="d"))
 
 
 @pytest.mark.parametrize("name", FIGURES)

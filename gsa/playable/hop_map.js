@@ -1,5 +1,5 @@
 // The hop map: the one path from a sender to a receiver, and what each patch costs.
-import { arrow, choices, count, frame, key, make, point, redraw, steer, sum, svg, unique, written } from "./shared.js";
+import { arrow, choices, count, frame, key, make, point, redraw, slider, steer, sum, svg, unique, written } from "./shared.js";
 
 const TEXTS = {
   wish: "move the receiver over the map, click to make its pixel the sender, and move on. Then change the order of the hops, the patch and the map.",
@@ -114,11 +114,9 @@ export default {
     const chart = costChart(costs, (patch) => change({ patch }));
     const orders = { across: "across patches (GSA)", within: "within a patch (MaxViT)" };
     const order = choices("First hop", orders, (first) => change({ first }));
-    const slider = make("input", { type: "range", min: 0, max: sides.length - 1 });
-    const size = make("span");
-    slider.addEventListener("input", () => {
+    const pixels = (side) => `${side} × ${side} = ${count(side ** 2)} pixels`;
+    const size = slider("Map", sides, pixels, (side) => {
       const state = model.get("state");
-      const side = sides[slider.value];
       const moved = (pixel) => pixel.map((x) => Math.floor(((x + 0.5) * side) / state.side));
       const patch = Object.keys(costs[side].gsa).map(Number).filter((k) => k <= state.patch).at(-1);
       change({ side, patch, receiver: moved(state.receiver), sender: moved(state.sender) });
@@ -135,7 +133,7 @@ export default {
       el,
       TEXTS,
       [map.element, key({ sender: "sender", relay: "relay", receiver: "receiver" })],
-      make("label", { class: "slider" }, "Map ", size, slider),
+      size.element,
       order.element,
       chart.element,
       key({ projections: "projections", hop1: "hop 1", hop2: "hop 2", whole: "full attention" }),
@@ -146,9 +144,7 @@ export default {
       map.draw(state);
       told.textContent = say(state, chart.draw(state));
       order.check(state.first);
-      slider.value = sides.indexOf(state.side);
-      size.textContent = `${state.side} × ${state.side} = ${count(state.side ** 2)} pixels`;
-      slider.setAttribute("aria-valuetext", size.textContent);
+      size.show(state.side);
     });
   },
 };

@@ -1,6 +1,6 @@
 // What the figures share: their frame, their controls, and a map that pointer, finger and keys move over.
 
-const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+export const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 let figures = 0;
 
 export function make(name, attributes = {}, ...children) {
@@ -42,6 +42,19 @@ export function choices(legend, labels, choose) {
   const element = make("fieldset", { class: "choices" }, make("legend", {}, legend), ...rows);
   element.addEventListener("change", ({ target }) => choose(target.value));
   return { element, check: (value) => radios.forEach((radio) => { radio.checked = radio.value === String(value); }) };
+}
+
+// A slider over values, which says in words where it stands.
+export function slider(name, values, write, choose) {
+  const input = make("input", { type: "range", min: 0, max: values.length - 1 });
+  const words = make("span");
+  input.addEventListener("input", () => choose(values[input.value]));
+  function show(value) {
+    input.value = values.indexOf(value);
+    words.textContent = write(value);
+    input.setAttribute("aria-valuetext", words.textContent);
+  }
+  return { element: make("label", { class: "slider" }, `${name} `, words, input), show };
 }
 
 // A legend: { class: word }, each with a square of the class's colour.
