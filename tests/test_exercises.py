@@ -176,7 +176,7 @@ def test_a_kernel_that_is_not_the_nearest_is_refused(answer):
 
 # 2 Gates
 
-SUPPORT, FRAMES = (("02_gates", cell) for cell in ("check-support", "check-frames"))
+SUPPORT, CONSTANT = (("02_gates", cell) for cell in ("check-support", "check-constant"))
 
 
 def test_the_cheapest_support_without_gaps():
@@ -190,29 +190,16 @@ def test_another_width_a_gap_and_a_dearer_way_are_refused(sizes):
     fails(*SUPPORT, f"your_sizes = {sizes}")
 
 
-@pytest.mark.parametrize(
-    "gate",
-    [
-        "squeeze(clip.flatten(2, 3)).view_as(clip)",
-        "squeeze(clip.flatten(2)[..., None]).view_as(clip)",
-        "squeeze(clip.transpose(2, 3).flatten(3)).unflatten(3, clip.shape[2::2]).transpose(2, 3)",
-    ],
-)
-def test_frames_may_be_folded_in_any_way(gate):
-    passes(*FRAMES, f"your_gate = lambda clip, squeeze: {gate}")
+@pytest.mark.parametrize("weights", ["1 / x", "-3 / x", "1 / x.abs()", "x.sum().round() / x", "x.round() / x + 9 / x"])
+def test_weights_of_an_output_that_does_not_move(weights):
+    passes(*CONSTANT, f"your_weights = lambda x: {weights}")
 
 
 @pytest.mark.parametrize(
-    "gate",
-    [
-        "clip",
-        "clip.sigmoid() * clip",
-        "clip.mean((2, 3, 4), keepdim=True).sigmoid() * clip",
-        "rearrange(squeeze(rearrange(clip, 'b t c h w -> (b c) t h w')), '(b c) t h w -> b t c h w', b=2)",
-    ],
+    "weights", ["0 * x", "torch.ones_like(x)", "x.sigmoid()", "x.mean() / x", "1 / x**2", "(1 / x).mean((2, 3), True)"]
 )
-def test_a_slider_of_something_else_than_a_frame_is_refused(gate):
-    fails(*FRAMES, f"your_gate = lambda clip, squeeze: {gate}")
+def test_weights_of_one_that_moves_are_refused(weights):
+    fails(*CONSTANT, f"your_weights = lambda x: {weights}")
 
 
 # 3 Sampling
