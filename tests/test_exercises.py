@@ -334,6 +334,8 @@ def test_the_way_there_and_back_is_measured(distance):
         RETURN.format(places="arrived.permute(0, 2, 3, 1)", distance="(end - start).square().sum(1)"),
         RETURN.format(places="arrived.permute(0, 2, 3, 1)", distance="(end - start)[:, 0].abs()"),
         RETURN.format(places="arrived.permute(0, 2, 3, 1)", distance="(end - arrived).norm(dim=1)"),
+        RETURN.format(places="arrived.round().permute(0, 2, 3, 1)", distance="(end - start).norm(dim=1)"),
+        "your_misses = lambda forward, back: 5 + 0 * forward[:, 0]",
     ],
 )
 def test_another_way_back_is_refused(answer):
