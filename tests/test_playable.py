@@ -359,7 +359,7 @@ def test_keys_move_the_sliders_and_luck_is_as_large_as_luck_says(page, name: str
 
 @pytest.mark.parametrize("name", ["lottery"])
 def test_a_pointer_changes_the_rules_and_finds_false_stars(page, name: str) -> None:
-    page.get_by_label("after every seed").check()
+    page.get_by_label("after each seed").check()
     page.get_by_label("1.96").check()
     box = page.get_by_label("Seeds n").bounding_box()
     page.mouse.click(box["x"] + box["width"] - 2, box["y"] + box["height"] / 2)

@@ -2,7 +2,7 @@
 import { choices, count, frame, key, make, redraw, slider, STEPS, sum, svg } from "./shared.js";
 
 const TEXTS = {
-  wish: "leave the truth at zero and count the false stars, then look after every seed, or take twenty candidates; give the truth .2 points, and take two seeds, then twenty. Point at a dot to see the runs of its study.",
+  wish: "leave the truth at zero and count the false stars, then look after each seed, or take twenty candidates; give the truth .2 points, and take two seeds, then twenty. Point at a dot to see the runs of its study.",
   find: "with t about one study in twenty finds what is not there, with many looks or many candidates far more, and Dunnett's d mends only the candidates; the fewer the seeds, the more the stars exaggerate.",
   keys: "With keys: arrows move from dot to dot. With a finger: tap a dot or draw. All settings share the same draws until you ask for others; dots at either end may lie beyond it.",
 };
@@ -10,7 +10,7 @@ const [LEFT, RIGHT, TOP] = [-0.8, 1, 0.7];
 const COLUMNS = Array.from({ length: 45 }, (_, index) => 48 + 8 * index);
 const [STUDIES, ARMS, SEEDS] = [1000, 21, 20];
 const REACHES = { z: "1.96", t: "Student's t", d: "Dunnett's d, for all candidates" };
-const LOOKS = { false: "once, at the last seed", true: "after every seed, and stop at a star" };
+const LOOKS = { false: "once, at the last seed", true: "after each seed, until a star" };
 
 // Normal draws of one arm, seed by seed: Box and Muller of the counters of mulberry32, as Python draws them.
 const drawn = {};
@@ -159,7 +159,7 @@ function drawnStudies(mark) {
     places.halo = places.marked = [[stacks[column].x, (level + 0.5) * wide]];
     for (const [name, where] of Object.entries(places)) {
       layers[name].setAttribute("d", dots(where));
-      layers[name].setAttribute("stroke-width", 85 * wide + (name === "halo" ? 3 : 0));
+      layers[name].setAttribute("stroke-width", 85 * wide + ({ halo: 4, marked: 1.5 }[name] ?? 0));
     }
     const average = 100 * sizeOfStars(found);
     const lines = { truth: `M${100 * difference} -80V60`, mean: difference ? `M${average} -72V0` : "" };
@@ -183,16 +183,16 @@ export default {
     };
     const range = (from, to, scale = 1) => Array.from({ length: to - from + 1 }, (_, index) => (from + index) / scale);
     const sliders = {
-      difference: ["Truth δ", range(0, 8, 20), (value) => `${points(value)} points`],
-      sigma: ["Spread σ", range(2, 6, 20), (value) => `${points(value)} points`],
-      seeds: ["Seeds n", range(2, SEEDS), (value) => `${value} an arm`],
-      candidates: ["Candidates m", Object.keys(reaches.t).map(Number), String],
+      difference: ["Truth δ", range(0, 8, 20), points],
+      sigma: ["Spread σ", range(2, 5, 20), points],
+      seeds: ["Seeds n", range(2, SEEDS), String],
+      candidates: ["Candidates", Object.keys(reaches.t).map(Number), String],
     };
     for (const [part, [name, values, write]] of Object.entries(sliders)) {
       sliders[part] = slider(name, values, write, (value) => change({ [part]: value }));
     }
     const look = choices("A study looks", LOOKS, (value) => change({ peek: value === "true" }));
-    const reach = choices("Its interval reaches, in standard errors", REACHES, (value) => change({ reach: value }));
+    const reach = choices("Interval, in standard errors", REACHES, (value) => change({ reach: value }));
     const again = make("button", { type: "button" }, "Draw another thousand");
     again.addEventListener("click", () => change({ draw: model.get("state").draw + 1 }));
 
