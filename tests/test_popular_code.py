@@ -44,6 +44,14 @@ def test_page_names_each_line_at_a_commit():
     assert [link for link in lines if not re.search(r"/blob/[0-9a-f]{7}/.+#L\d+$", link)] == []
 
 
+def test_page_names_a_probe_for_each_line():
+    rows = re.findall(r"^\|.*/blob/.*\| (.+) \|$", PAGE, re.MULTILINE)
+    probes = [probe.lower() for probe in re.findall(r"^\d\. \*\*(.+)\.\*\*", PAGE, re.MULTILINE)]
+    found = [re.fullmatch(r"(?:fault|choice) \((.+)\)", row)[1] for row in rows]
+    assert len(rows) > 20
+    assert set(found) == set(probes)
+
+
 def test_page_has_short_cells_that_run():
     names: dict = {}
     for cell in CELLS:
