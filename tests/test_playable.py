@@ -16,8 +16,9 @@ from scipy import stats
 from torch import nn
 
 from gsa import data, results
-from gsa.layers import GlobalSparseAttention, SelfAttention, record_weights
-from gsa.playable import HopMap, HopWeights, Playable, SeedLottery, Views
+from gsa.layers import GlobalSparseAttention, SelfAttention, attend, record_weights
+from gsa.layers.matching import positions
+from gsa.playable import HopMap, HopWeights, Playable, SeedLottery, Table, Views
 from gsa.probes import count_macs, influence, mixing
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +53,15 @@ def weights(**state) -> HopWeights:
     return HopWeights(*recorded, data.photograph("chelsea", 64).image, **state)
 
 
-FIGURES = {"hops": HopMap, "lottery": SeedLottery, "views": views, "weights": weights}
+def table(**state) -> Table:
+    """A table whose queries are not its keys, as it is after a reader has made this of its state."""
+    torch.manual_seed(0)
+    figure = Table(2 * torch.randn(256, 3), torch.randn(256, 3), data.photograph("coffee", 16).image)
+    figure.state = figure.state | state
+    return figure
+
+
+FIGURES = {"hops": HopMap, "lottery": SeedLottery, "table": table, "views": views, "weights": weights}
 
 
 def html(figure: Playable) -> str:
@@ -389,6 +398,48 @@ def test_a_finger_asks_a_study_for_its_runs(page, name: str) -> None:
     assert_lottery(page, SeedLottery(study=study))
     page.get_by_text("Dunnett's d, for").tap()
     assert_lottery(page, SeedLottery(study=study, reach="d"))
+
+
+def assert_reads(page, figure: Table) -> None:
+    """The page says what the package finds, and shows as much of each pixel as it is heard."""
+    page.locator(".words").get_by_text(figure.words(), exact=True).wait_for(timeout=10_000)
+    heard = page.locator("canvas").nth(2)
+    colours = heard.evaluate("canvas => [...canvas.getContext('2d').getImageData(0, 0, 16, 16).data]")
+    opacity, expected = np.reshape(colours, (16, 16, 4))[..., 3], figure.read()
+    np.testing.assert_allclose(opacity, 255 * expected / expected.max(), atol=1)
+    clear = opacity > 250
+    np.testing.assert_allclose(np.reshape(colours, (16, 16, 4))[clear, :3], figure.image()[clear], atol=1)
+
+
+@pytest.mark.parametrize("name", ["table"])
+def test_rows_and_columns_are_those_of_the_table(page, name: str) -> None:
+    assert_reads(page, table())
+    page.mouse.move(*centre(page.locator(".view").first, 16, 9, 2))
+    assert_reads(page, table(pixel=(9, 2)))
+    page.mouse.move(*centre(page.locator(".view").nth(1), 256, 35, 200))
+    assert_reads(page, table(pixel=(2, 3)))
+    page.locator(".panels").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowLeft")
+    assert_reads(page, table(pixel=(2, 2), reads="column"))
+    page.get_by_label("position code").check()
+    assert_reads(page, table(pixel=(2, 2), reads="column", near=True))
+    page.get_by_label("shuffle").check()
+    moved = np.unravel_index(table().order.tolist().index(34), (16, 16))
+    assert_reads(page, table(pixel=moved, reads="column", near=True, shuffled=True))
+
+
+def test_the_table_is_that_of_attention() -> None:
+    figure, places = table(), positions(16, 16)
+    q, k = (torch.from_numpy(tokens)[None, None] for tokens in (figure.q, figure.k))
+    near = -(places[:, None] - places).square().sum(-1) / 8
+    with record_weights() as recorded:
+        attend(q, k, k, scale=1.0)
+        attend(q, k, k, scale=1.0, bias=near)
+    np.testing.assert_allclose(figure.weights(), recorded[0][0, 0], atol=1e-6)
+    np.testing.assert_allclose(table(near=True).weights(), recorded[1][0, 0], atol=1e-6)
+    shuffled = table(shuffled=True).weights()
+    np.testing.assert_allclose(shuffled, figure.weights()[np.ix_(figure.order, figure.order)], atol=1e-12)
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -4,6 +4,7 @@ from gsa.playable.base import Playable
 from gsa.playable.hop_map import HopMap
 from gsa.playable.hop_weights import HopWeights
 from gsa.playable.seed_lottery import SeedLottery
+from gsa.playable.table import Table
 from gsa.playable.views import Views
 
-__all__ = ["HopMap", "HopWeights", "Playable", "SeedLottery", "Views"]
+__all__ = ["HopMap", "HopWeights", "Playable", "SeedLottery", "Table", "Views"]

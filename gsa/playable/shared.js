@@ -57,6 +57,15 @@ export function slider(name, values, write, choose) {
   return { element: make("label", { class: "slider" }, `${name} `, words, input), show };
 }
 
+// Check boxes, { name: label }, under a legend; choose(name, on).
+export function switches(legend, labels, choose) {
+  const boxes = Object.keys(labels).map((value) => make("input", { type: "checkbox", value }));
+  const rows = boxes.map((box) => make("label", {}, box, labels[box.value]));
+  const element = make("fieldset", { class: "choices" }, make("legend", {}, legend), ...rows);
+  element.addEventListener("change", ({ target }) => choose(target.value, target.checked));
+  return { element, check: (values) => boxes.forEach((box) => { box.checked = values[box.value]; }) };
+}
+
 // A legend: { class: word }, each with a square of the class's colour.
 export function key(words) {
   return make("p", { class: "key" }, ...Object.entries(words).map(([name, word]) => make("span", { class: name }, word)));
@@ -66,6 +75,17 @@ export function key(words) {
 export function unpack(packed, Integers, one) {
   const bytes = Uint8Array.from(atob(packed), (byte) => byte.charCodeAt());
   return Float64Array.from(new Integers(bytes.buffer), (value) => value / one);
+}
+
+// Draws colours, three numbers a pixel, each pixel as clear as its weight.
+export function paint(canvas, colours, weights) {
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(canvas.width, canvas.height);
+  for (let index = 0; index < colours.length / 3; index++) {
+    for (let channel = 0; channel < 3; channel++) image.data[4 * index + channel] = 255 * colours[3 * index + channel];
+    image.data[4 * index + 3] = 255 * (weights?.[index] ?? 1);
+  }
+  context.putImageData(image, 0, 0);
 }
 
 // A photograph under a map of weights, the bluer the more, and frames around some of its pixels: { class: pixel }.

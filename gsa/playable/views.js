@@ -1,5 +1,5 @@
 // One pixel of a photograph, and what each layer of the book lets it see.
-import { choices, count, frame, make, point, redraw, steer, written } from "./shared.js";
+import { choices, count, frame, make, paint, point, redraw, steer, written } from "./shared.js";
 
 const TEXTS = {
   wish: "move over the other eye, the nose, the background, and see what stays clear. Then take another photograph.",
@@ -92,23 +92,14 @@ export default {
     const told = frame(el, TEXTS, [map], choice.element, credit);
     told.closest(".play").classList.add("wide");
 
-    function paint(canvas, colours, summaries, weights, rest) {
-      const context = canvas.getContext("2d");
-      const image = context.createImageData(side, side);
-      for (let index = 0; index < side * side; index++) {
-        const values = rest?.[index] ? summaries : colours;
-        for (let channel = 0; channel < 3; channel++) image.data[4 * index + channel] = 255 * values[3 * index + channel];
-        image.data[4 * index + 3] = 255 * (0.08 + 0.92 * (weights?.[index] ?? 1));
-      }
-      context.putImageData(image, 0, 0);
-    }
-
     redraw(model, () => {
       const { photograph, pixel } = model.get("state");
       const { colours, summaries } = photographs[photograph];
       const { views, rest } = look(colours, summaries, data, pixel);
+      const withSummaries = colours.map((value, index) => (rest[Math.floor(index / 3)] ? summaries[index] : value));
       for (const [index, { canvas, mark }] of panels.entries()) {
-        paint(canvas, colours, summaries, views[index - 1], index === 6 ? rest : undefined);
+        const weights = views[index - 1]?.map((weight) => 0.08 + 0.92 * weight);
+        paint(canvas, index === 6 ? withSummaries : colours, weights);
         [mark.style.top, mark.style.left] = pixel.map((place) => `${(100 * place) / side}%`);
       }
       choice.check(photograph);
