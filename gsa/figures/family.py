@@ -62,7 +62,7 @@ def members() -> dict[str, Member]:
         "self-attention": Member(4, *meeting, "everywhere", "a number", content),
         "stand-alone": Member(5, *meeting, "its neighbours", "a number", (neighbours < 3) * content),
         "Twins": Member(
-            6, *meeting, "its window, then\nall summaries", "a number", np.where(patch, content, summaries)
+            6, *meeting, "its window, then\nsummaries", "a number", np.where(patch, content, summaries)
         ),
         "GSA": Member(7, *meeting, "its sub-image,\nthen its patch", "a number", hops),
     }
@@ -71,17 +71,17 @@ def members() -> dict[str, Member]:
 def draw_answers(name: str) -> Figure:
     """The four answers of one layer, around a picture of its weighted sum."""
     member = members()[name]
-    figure = plt.figure(figsize=(7.2, 2.1), layout="none")
-    draw_weight_map(figure.add_axes((0, 0.19, 0.2, 0.66)), member)
-    figure.text(0.315, 0.5, r"$y_i = \sum_j$", fontsize=19, ha="center", va="center")
-    draw_shades(figure.add_axes((0.42, 0.24, 0.165, 0.56)), KINDS[member.kind], COLOURS["blue"])
-    draw_shades(figure.add_axes((0.6, 0.24, 0.041, 0.56)), np.array([[0.9], [0.35], [0.6], [0.75]]), VALUE)
-    figure.text(0.62, 0.11, "$v_j$", color=VALUE, ha="center", va="center")
+    figure = plt.figure(figsize=(5.4, 2), layout="none")
+    draw_weight_map(figure.add_axes((0, 0.18, 0.25, 0.67)), member)
+    figure.text(0.345, 0.5, r"$y_i = \sum_j$", fontsize=17, ha="center", va="center")
+    draw_shades(figure.add_axes((0.445, 0.24, 0.205, 0.55)), KINDS[member.kind], COLOURS["blue"])
+    draw_shades(figure.add_axes((0.655, 0.24, 0.052, 0.55)), np.array([[0.9], [0.35], [0.6], [0.75]]), VALUE)
+    figure.text(0.681, 0.11, "$v_j$", color=VALUE, ha="center", va="center")
     answers = {
-        (0.01, 0.92, 0.11): ("Over which positions?", member.where.replace("\n", " ")),
-        (0.425, 0.92, 0.11): ("What is $w_{ij}$?", member.kind),
-        (0.715, 0.75, 0.62): ("Who computes it?", member.who),
-        (0.715, 0.42, 0.29): ("From what?", member.source),
+        (0.005, 0.93, 0.1): ("Over which positions?", member.where.replace("\n", " ")),
+        (0.45, 0.93, 0.1): ("What is $w_{ij}$?", member.kind),
+        (0.735, 0.77, 0.64): ("Who computes it?", member.who),
+        (0.735, 0.42, 0.29): ("From what?", member.source),
     }
     for (left, top, below), (question, answer) in answers.items():
         figure.text(left, top, question, color=COLOURS["grey"], va="center")
