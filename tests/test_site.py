@@ -31,7 +31,7 @@ UNSET = ".math:not(:has(mjx-container)), mjx-merror, mjx-container [style*='colo
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 COLOUR_RULES = ["color-contrast", "link-in-text-block"]
 DESK, PHONE = 1280, 390
-REFERENCE = ["layers", "networks", "training", "probes"]  # without speed, which runs a cell
+REFERENCE = ["layers", "networks", "training", "probes", "playable"]  # without speed, which runs a cell
 DRAWN_ANEW = re.compile(r"\bat 0x[0-9a-f]{6,}|\bT_[0-9a-f]{5}\b|ipykernel_\d+")
 
 pytestmark = [

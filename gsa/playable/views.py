@@ -15,7 +15,7 @@ from gsa.playable.base import Playable, read_module
 class Views(Playable):
     """Photographs of 32 × 32 pixels as each layer lets one pixel see them: the more a place counts, the less it fades.
 
-    Query and key of attention are the colour of a pixel, as in :func:`~gsa.figures.draw_eyes`.
+    Query and key of attention are the colour of a pixel, as in ``gsa.figures.draw_eyes``.
     """
 
     name = "views"
