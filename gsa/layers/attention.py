@@ -124,9 +124,9 @@ def explicit(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, scale: float | None = None
 ) -> tuple[Float[Tensor, "batch heads queries keys"], Float[Tensor, "batch heads queries width_of_value"]]:
     """The weights, in single precision at least, and their sum over the values, as :func:`attend` describes them."""
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    factor = float(q.shape[-1] ** -0.5 if scale is None else scale)
     with torch.autocast("cuda" if q.is_cuda else "cpu", enabled=False):
-        logits = (q.to(v) * scale @ k.to(v).mT).to(torch.promote_types(v.dtype, torch.float32))
+        logits = (q.to(v) * factor @ k.to(v).mT).to(torch.promote_types(v.dtype, torch.float32))
         if bias is None:
             weights = logits.softmax(-1)
         else:
