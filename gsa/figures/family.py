@@ -61,9 +61,7 @@ def members() -> dict[str, Member]:
         "sampling": Member(3, *network, "where it points", "a matrix", sampled),
         "self-attention": Member(4, *meeting, "everywhere", "a number", content),
         "stand-alone": Member(5, *meeting, "its neighbours", "a number", (neighbours < 3) * content),
-        "Twins": Member(
-            6, *meeting, "its window, then\nsummaries", "a number", np.where(patch, content, summaries)
-        ),
+        "Twins": Member(6, *meeting, "its window, then\nsummaries", "a number", np.where(patch, content, summaries)),
         "GSA": Member(7, *meeting, "its sub-image,\nthen its patch", "a number", hops),
     }
 
