@@ -593,7 +593,9 @@ def test_other_shares_are_refused(P):
 KEYS, CROWD, LIAR = (("10_outlook", cell) for cell in ("exercise-1", "exercise-2", "exercise-3"))
 
 
-@pytest.mark.parametrize("weights", ["[0.6333, 0.2333, 0.1333, 0]", "(19 / 30, 7 / 30, 4 / 30, 0.0)"])
+@pytest.mark.parametrize(
+    "weights", ["[0.6333, 0.2333, 0.1333, 0]", "[0.633, 0.233, 0.133, 0]", "(19 / 30, 7 / 30, 4 / 30, 0.0)"]
+)
 def test_the_sparsemax_of_four_keys(weights):
     passes(*KEYS, f"your_weights = {weights}")
 
