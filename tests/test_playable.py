@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from torch import nn
 from gsa import data, results
 from gsa.layers import GlobalSparseAttention, SelfAttention, attend, record_weights
 from gsa.layers.matching import positions
-from gsa.playable import HopMap, HopWeights, Playable, SeedLottery, Table, Views
+from gsa.playable import HopMap, HopWeights, Playable, Profiles, SeedLottery, Table, Views
 from gsa.probes import count_macs, influence, mixing
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +62,14 @@ def table(**state) -> Table:
     return figure
 
 
-FIGURES = {"hops": HopMap, "lottery": SeedLottery, "table": table, "views": views, "weights": weights}
+FIGURES = {
+    "hops": HopMap,
+    "lottery": SeedLottery,
+    "profiles": Profiles,
+    "table": table,
+    "views": views,
+    "weights": weights,
+}
 
 
 def html(figure: Playable) -> str:
@@ -329,6 +337,76 @@ def test_a_study_without_a_slider_is_refused(arguments: dict[str, int]) -> None:
         SeedLottery(**arguments)
 
 
+def assert_profiles(page, figure: Profiles) -> None:
+    """The page says what the package finds, and shades the weights as strong as the layer makes them."""
+    page.locator(".words").get_by_text(figure.words(), exact=True).wait_for(timeout=10_000)
+    shades = page.locator(".profiles .cell").evaluate_all("cells => cells.map(cell => Number(cell.style.fillOpacity))")
+    weights = figure.weights()
+    np.testing.assert_allclose(np.reshape(shades, (7, 7)), weights / weights.max(), atol=1e-4)
+
+
+def test_the_weights_of_a_head_are_one_profile_times_the_other() -> None:
+    figure = Profiles(alpha=2.0)
+    logits = (torch.tensor(figure.state[name]).double() for name in ("rows", "columns"))
+    rows, columns = ((2 * each).softmax(0) for each in logits)
+    expected = rows[:, None] * columns
+    np.testing.assert_allclose(figure.weights(), expected, atol=1e-9)
+
+
+def test_no_two_profiles_have_more_of_a_diagonal_than_is_said() -> None:
+    torch.manual_seed(0)
+    free = (3 * torch.randn(512, 2, 7)).requires_grad_()
+    optimizer = torch.optim.Adam([free], 0.1)
+    for _ in range(300):
+        rows, columns = free.softmax(2).unbind(1)
+        common = (rows * columns).clamp(max=1 / 7).sum(1)
+        optimizer.zero_grad()
+        (-common.sum()).backward()
+        optimizer.step()
+    best = Profiles().data["best"]["diagonal"]
+    assert best - 0.01 < common.max() < best + 1e-6
+
+
+@pytest.mark.parametrize("arguments", [{"rows": [1.0, 2.0]}, {"columns": [7.0] * 7}, {"alpha": 3.0}])
+def test_profiles_that_cannot_be_drawn_are_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"got {next(iter(arguments.values()))}")):
+        Profiles(**arguments)
+
+
+@pytest.mark.parametrize("name", ["profiles"])
+def test_bars_follow_a_pointer_and_keys(page, name: str) -> None:
+    assert_profiles(page, Profiles())
+    box = page.locator(".profiles svg").bounding_box()
+    scale = box["width"] / 107
+    page.mouse.move(box["x"] + 35 * scale, box["y"] + 28 * scale)
+    page.mouse.down()
+    for column in range(7):
+        page.mouse.move(box["x"] + (35 + 10 * column) * scale, box["y"] + (28 - 26 * column / 6) * scale)
+    page.mouse.up()
+    page.mouse.move(box["x"] + 50 * scale, box["y"] + 2 * scale)
+    columns = [float(column) for column in range(7)]
+    assert_profiles(page, Profiles(columns=columns, bar=6))
+    page.locator(".profiles").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Tab")
+    page.keyboard.press("End")
+    assert_profiles(page, Profiles((1.5, 3.0, 4.0, 3.0, 1.0, 0.0, 0.0), columns, 4.0, wish="spot", bar=7))
+
+
+@pytest.mark.parametrize("name", ["profiles"])
+@pytest.mark.parametrize("page", [{"viewport": PHONE, "has_touch": True, "is_mobile": True}], indirect=True)
+def test_a_finger_raises_a_bar(page, name: str) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    box = page.locator(".profiles svg").bounding_box()
+    scale = box["width"] / 107
+    page.touchscreen.tap(box["x"] + 2 * scale, box["y"] + 95 * scale)
+    assert_profiles(page, Profiles((1.0, 3.0, 4.0, 3.0, 1.0, 0.0, 6.0), bar=13))
+
+
 def shares(page) -> list[float]:
     """The numbers that the page says first: how many studies find the difference, in shares, and so on."""
     told = page.locator(".words").inner_text().split("1,000 studies")[1]
@@ -483,7 +561,7 @@ def test_every_reader_gets_a_form_that_it_knows_and_a_page_is_the_same_in_each_b
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == figure.model_id
     assert bundle["text/plain"] == figure.words()
     assert html(figure) == html(FIGURES[name]())
-    values = json.loads(BeautifulSoup(html(figure), "html.parser").script.string)
+    values = json.loads(BeautifulSoup(html(figure), "html.parser").select("script")[0].text)
     assert values == json.loads(json.dumps({"data": figure.data, "state": figure.state}))
 
 

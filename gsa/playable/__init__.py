@@ -3,8 +3,9 @@
 from gsa.playable.base import Playable
 from gsa.playable.hop_map import HopMap
 from gsa.playable.hop_weights import HopWeights
+from gsa.playable.profiles import Profiles
 from gsa.playable.seed_lottery import SeedLottery
 from gsa.playable.table import Table
 from gsa.playable.views import Views
 
-__all__ = ["HopMap", "HopWeights", "Playable", "SeedLottery", "Table", "Views"]
+__all__ = ["HopMap", "HopWeights", "Playable", "Profiles", "SeedLottery", "Table", "Views"]
