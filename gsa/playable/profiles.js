@@ -30,10 +30,10 @@ function say(weights, common, wish, best) {
 function drawnProfiles(choose, set) {
   const cells = Array.from({ length: K * K }, (_, index) =>
     svg("rect", { class: "cell", x: EDGE + CELL * (index % K), y: EDGE + CELL * Math.floor(index / K), width: CELL, height: CELL }));
-  const bars = Array.from({ length: 2 * K }, (_, index) => svg("rect", { class: index < K ? "column" : "row" }));
+  const bars = Array.from({ length: 2 * K }, (_, index) => svg("rect", { class: index < K ? "kappa" : "rho" }));
   const strips = [
-    svg("rect", { class: "strip column", x: EDGE, width: K * CELL, height: EDGE }),
-    svg("rect", { class: "strip row", y: EDGE, width: EDGE, height: K * CELL }),
+    svg("rect", { class: "strip kappa", x: EDGE, width: K * CELL, height: EDGE }),
+    svg("rect", { class: "strip rho", y: EDGE, width: EDGE, height: K * CELL }),
   ];
   const text = (words, x, y) => svg("text", { x, y, "font-size": 4 }, words);
   const ticks = Array.from({ length: K }, (_, index) => {
@@ -51,12 +51,12 @@ function drawnProfiles(choose, set) {
   const drag = ({ clientX, clientY }) => {
     const { left, top, width } = picture.getBoundingClientRect();
     const [x, y] = [clientX - left, clientY - top].map((place) => (107 * place) / width);
-    const [along, height] = held === "column" ? [x, y] : [y, x];
+    const [along, height] = held === "kappa" ? [x, y] : [y, x];
     const bar = Math.min(K - 1, Math.max(0, Math.floor((along - EDGE) / CELL)));
-    set(held === "column" ? bar : K + bar, limit(Math.round((2 * HIGHEST * (EDGE - 2 - height)) / LONGEST) / 2));
+    set(held === "kappa" ? bar : K + bar, limit(Math.round((2 * HIGHEST * (EDGE - 2 - height)) / LONGEST) / 2));
   };
   picture.addEventListener("pointerdown", (event) => {
-    held = ["column", "row"].find((kind) => event.target.classList.contains(kind));
+    held = ["kappa", "rho"].find((kind) => event.target.classList.contains(kind));
     if (!held) return;
     picture.setPointerCapture(event.pointerId);
     drag(event);
@@ -103,7 +103,7 @@ export default {
     const picture = drawnProfiles((bar) => change({ bar }), set);
     const sharpness = slider("Sharpness α", alphas, String, (alpha) => change({ alpha }));
     const wish = choices("Wish", { spot: "a spot", bar: "a bar", diagonal: "a diagonal" }, (value) => change({ wish: value }));
-    const colours = key({ column: "column logits", row: "row logits", weight: "weights", wished: "wish" });
+    const colours = key({ kappa: "column logits κ", rho: "row logits ρ", weight: "weights", wished: "wish" });
     const told = frame(el, TEXTS, [picture.element, colours], wish.element, sharpness.element);
 
     redraw(model, () => {
