@@ -17,9 +17,9 @@ from scipy import stats
 from torch import nn
 
 from gsa import data, results
-from gsa.layers import GlobalSparseAttention, SelfAttention, attend, record_weights
+from gsa.layers import GlobalSparseAttention, SelfAttention, attend, bilinear_sample, record_weights
 from gsa.layers.matching import positions
-from gsa.playable import HopMap, HopWeights, Playable, Profiles, SeedLottery, Table, Views
+from gsa.playable import BilinearRead, HopMap, HopWeights, Playable, Profiles, SeedLottery, Table, Views
 from gsa.probes import count_macs, influence, mixing
 
 ROOT = Path(__file__).parents[1]
@@ -62,10 +62,16 @@ def table(**state) -> Table:
     return figure
 
 
+def reading(place: tuple[float, float] = (0.5, 1.25)) -> BilinearRead:
+    values = torch.tensor([[10, 20, 40, 30], [30, 0, 20, 50], [40, 10, 0, 20], [20, 30, 50, 10]])
+    return BilinearRead(values.float(), place)
+
+
 FIGURES = {
     "hops": HopMap,
     "lottery": SeedLottery,
     "profiles": Profiles,
+    "reading": reading,
     "table": table,
     "views": views,
     "weights": weights,
@@ -518,6 +524,41 @@ def test_the_table_is_that_of_attention() -> None:
     np.testing.assert_allclose(table(near=True).weights(), recorded[1][0, 0], atol=1e-6)
     shuffled = table(shuffled=True).weights()
     np.testing.assert_allclose(shuffled, figure.weights()[np.ix_(figure.order, figure.order)], atol=1e-12)
+
+
+def assert_bilinear(page, figure: BilinearRead) -> None:
+    """The page says what the package reads, and shades each pixel by its weight."""
+    page.locator(".words").get_by_text(figure.words(), exact=True).wait_for(timeout=10_000)
+    shares = page.locator(".share").evaluate_all("cells => cells.map(cell => cell.getAttribute('opacity') / 0.65)")
+    np.testing.assert_allclose(np.reshape(shares, (4, 4)), figure.weights(), atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["reading"])
+def test_a_place_is_read_as_the_package_reads_it(page, name: str) -> None:
+    assert_bilinear(page, reading())
+    box = page.locator(".map").bounding_box()
+    unit = box["width"] / 8
+    page.mouse.move(box["x"] + 6.055 * unit, box["y"] + 5.705 * unit)
+    assert_bilinear(page, reading((2.3, 2.65)))
+    page.locator(".map").focus()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowLeft")
+    assert_bilinear(page, reading((2.0, 2.5)))
+    for _ in range(20):
+        page.keyboard.press("ArrowLeft")
+    assert_bilinear(page, reading((2.0, -1.5)))
+
+
+@pytest.mark.parametrize("place", [(0.5, 1.25), (1.75, 2.4), (-0.5, 3.5), (4.5, 0.0)])
+def test_the_slopes_are_the_derivatives_between_pixels(place: tuple[float, float]) -> None:
+    figure, at = reading(place), torch.tensor(place, dtype=torch.double).view(1, 1, 1, 2).requires_grad_()
+    bilinear_sample(figure.values[None, None], at).sum().backward()
+    slopes = figure.slopes()
+    assert at.grad is not None
+    if place[1] % 1:
+        assert slopes["right"] == slopes["left"]
+        np.testing.assert_allclose(at.grad.flatten(), (slopes["down"], slopes["right"]), atol=1e-9)
+    assert ("nothing to learn" in figure.words()) == (place == (4.5, 0.0))
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -1,6 +1,7 @@
 """Figures that answer to the hand: one source for Jupyter, Colab and the site, with numbers from the package."""
 
 from gsa.playable.base import Playable
+from gsa.playable.bilinear_read import BilinearRead
 from gsa.playable.hop_map import HopMap
 from gsa.playable.hop_weights import HopWeights
 from gsa.playable.profiles import Profiles
@@ -8,4 +9,4 @@ from gsa.playable.seed_lottery import SeedLottery
 from gsa.playable.table import Table
 from gsa.playable.views import Views
 
-__all__ = ["HopMap", "HopWeights", "Playable", "Profiles", "SeedLottery", "Table", "Views"]
+__all__ = ["BilinearRead", "HopMap", "HopWeights", "Playable", "Profiles", "SeedLottery", "Table", "Views"]
