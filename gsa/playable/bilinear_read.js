@@ -77,7 +77,7 @@ export default {
           const cell = { x: x - 0.5, y: y - 0.5, width: 1, height: 1 };
           parts.push(svg("rect", { class: "cell", ...cell }), svg("rect", { class: "share", ...cell, opacity: 0.65 * weight }));
           parts.push(svg("text", { x, y: y - 0.08, "font-size": 0.32 }, values[y][x]));
-          if (weight) parts.push(svg("text", { class: "small", x, y: y + 0.26, "font-size": 0.2 }, `× ${rounded(weight, 3)}`));
+          if (weight) parts.push(svg("text", { class: "times", x, y: y + 0.26, "font-size": 0.2 }, `× ${rounded(weight, 3)}`));
         }
       }
       for (let pixel = 0; pixel < side; pixel++) {
