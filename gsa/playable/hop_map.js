@@ -21,13 +21,14 @@ function groups({ side, patch, receiver, sender, first }) {
 
 function say(state, share) {
   const { one, two, relay } = groups(state);
-  const across = ({ length }) => `${count(length)} pixels, one of every patch`;
-  const within = ({ length }) => `the ${count(length)} pixels of one patch`;
+  const pixels = ({ length }) => `${count(length)} pixel${length > 1 ? "s" : ""}`;
+  const across = (group) => `${pixels(group)}, one of every patch`;
+  const within = (group) => `the ${pixels(group)} of one patch`;
   const [hop1, hop2] = state.first === "across" ? [across, within] : [within, across];
   return (
     `${written(state.receiver)} hears ${written(state.sender)} by one path, through ${written(relay)}. ` +
     `Hop 1 sums over ${hop1(one)}; hop 2 over ${hop2(two)}. ` +
-    `So ${count(one.length + two.length)} weights reach all ${count(state.side ** 2)} pixels, ` +
+    `So each pixel computes ${count(one.length + two.length)} weights and hears all ${count(state.side ** 2)} pixels, ` +
     `for ${share.toFixed(2)} of the cost of full attention.`
   );
 }

@@ -76,14 +76,15 @@ class HopMap(Playable):
         receiver, sender, relay = (
             f"({row}, {column})" for row, column in (state["receiver"], state["sender"], self.relay())
         )
-        across = "{:,} pixels, one of every patch".format
-        within = "the {:,} pixels of one patch".format
+        sizes = [int(group.sum()) for group in (one, two)]
+        pixels = [f"{size:,} pixel{'s' * (size > 1)}" for size in sizes]
+        across, within = "{}, one of every patch".format, "the {} of one patch".format
         hop_1, hop_2 = (across, within) if state["first"] == "across" else (within, across)
         share = sum(costs[str(state["patch"])]) / sum(costs["full"])
         return (
             f"{receiver} hears {sender} by one path, through {relay}. "
-            f"Hop 1 sums over {hop_1(one.sum())}; hop 2 over {hop_2(two.sum())}. "
-            f"So {one.sum() + two.sum():,} weights reach all {one.size:,} pixels, "
+            f"Hop 1 sums over {hop_1(pixels[0])}; hop 2 over {hop_2(pixels[1])}. "
+            f"So each pixel computes {sum(sizes):,} weights and hears all {one.size:,} pixels, "
             f"for {share:.2f} of the cost of full attention."
         )
 

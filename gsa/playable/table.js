@@ -2,8 +2,8 @@
 import { choices, frame, make, paint, point, redraw, steer, sum, switches, unpack, written } from "./shared.js";
 
 const TEXTS = {
-  wish: "move over the photograph, or over the table, and see whom the pixel hears. Read columns, shuffle the pixels, add a position code.",
-  find: "each row sums to one, the columns do not; a shuffled pixel hears the same colours as before, unless it is told where it is.",
+  wish: "move over the photograph, or over the table, and see whom the pixel hears. Read columns, shuffle the pixels, let the near ones count more.",
+  find: "each row sums to one, the columns do not; a shuffled pixel hears the same colours as before, unless it is told where it is. The position code takes an eighth of the squared distance from each logit, the exponent of a weight.",
   keys: "With keys: arrows move the pixel, Enter changes between row and column. With a finger: tap or draw. Pixels are (row, column), counted from (0, 0) at the top left.",
 };
 
@@ -63,7 +63,7 @@ export default {
     });
     const reads = { row: "its row: whom it hears", column: "its column: by whom it is heard" };
     const choice = choices("Read", reads, (value) => change({ reads: value }));
-    const labels = { shuffled: "shuffle the pixels", near: "add a position code" };
+    const labels = { shuffled: "shuffle the pixels", near: "add a position code: near pixels count more" };
     const more = switches("Change", labels, (name, on) => {
       if (name === "near") return change({ near: on });
       const number = numberOf(state().pixel);

@@ -3,7 +3,7 @@ import { choices, count, frame, make, paint, point, redraw, steer, written } fro
 
 const TEXTS = {
   wish: "move over the other eye, the nose, the background, and see what stays clear. Then take another photograph.",
-  find: "convolution and gate sum over the same places wherever the pixel is and whatever the photograph shows; attention finds what is like the pixel, wherever that is.",
+  find: "convolution and gate sum over the same offsets wherever the pixel is, but for the border, and whatever the photograph shows; attention finds what is like the pixel, wherever that is.",
   keys: "With keys: arrows move the pixel. With a finger: tap or draw. Pixels are (row, column), counted from (0, 0) at the top left.",
 };
 
@@ -56,9 +56,9 @@ function say(pixel, views) {
   const strong = everywhere.filter((weight) => weight >= 0.5).length;
   return (
     `For the pixel ${written(pixel)}, convolution sums over ${some(convolution)} pixels, a gate over ${some(gate)}, sampling over ` +
-    `${some(sampling)}, stand-alone attention over ${some(standAlone)}, Twins over 64 and 15 summaries, Global Sparse Attention ` +
-    `over 16 and then 64. Self-attention sums over all ${count(everywhere.length)}, and ${count(strong)} of them have more ` +
-    "than half of the largest weight."
+    `${some(sampling)}, stand-alone attention over ${some(standAlone)}, Twins over 64 and then 16 summaries (that of its own ` +
+    "block is not drawn), Global Sparse Attention over 16 and then 64. Self-attention sums over all " +
+    `${count(everywhere.length)}; those with at least half of the largest weight: ${count(strong)}.`
   );
 }
 

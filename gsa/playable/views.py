@@ -47,9 +47,9 @@ class Views(Playable):
         strong = np.count_nonzero(everywhere >= 0.5)
         return (
             f"For the pixel ({row}, {column}), convolution sums over {near} pixels, a gate over {one}, sampling over "
-            f"{points}, stand-alone attention over {window}, Twins over 64 and 15 summaries, Global Sparse Attention "
-            f"over 16 and then 64. Self-attention sums over all {everywhere.size:,}, and {strong:,} of them have more "
-            "than half of the largest weight."
+            f"{points}, stand-alone attention over {window}, Twins over 64 and then 16 summaries (that of its own "
+            "block is not drawn), Global Sparse Attention over 16 and then 64. Self-attention sums over all "
+            f"{everywhere.size:,}; those with at least half of the largest weight: {strong:,}."
         )
 
     def draw(self) -> Figure:
