@@ -84,8 +84,8 @@ function say({ difference, candidates, peek, study }, found) {
   const right = stars.filter((report) => report.difference > 0).length;
   const [size, all] = [sizeOfStars(found), count(STUDIES)];
   const told = difference
-    ? `${who} ${points(difference)} points better. Of ${all} studies ${right} find it, ${stars.length - right} give it the ` +
-      `wrong sign, and ${STUDIES - stars.length} miss it. What is found is ${(size / difference).toFixed(1)} times too large on average. `
+    ? `${who} ${points(difference)} points better. ${all} studies: ${right} with a star of the ` +
+      `right sign, ${stars.length - right} with one of the wrong sign, ${STUDIES - stars.length} without. What is found is ${(size / difference).toFixed(1)} times too large on average. `
     : `${who} as good as the control. Of ${all} studies ${stars.length} find a difference all the same: false stars, ` +
       `${points(size)} points from the truth on average. `;
   const taken = peek ? `A study takes ${mean(found.map(({ seeds }) => seeds)).toFixed(1)} seeds an arm on average. ` : "";

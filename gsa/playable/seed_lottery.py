@@ -118,8 +118,8 @@ class SeedLottery(Playable):
         size = abs(found.difference[found.star]).mean()
         if state["difference"]:
             told = (
-                f"{who} {state['difference']:.2f} points better. Of {STUDIES:,} studies {right} find it, "
-                f"{stars - right} give it the wrong sign, and {STUDIES - stars} miss it. "
+                f"{who} {state['difference']:.2f} points better. {STUDIES:,} studies: {right} with a star of the "
+                f"right sign, {stars - right} with one of the wrong sign, {STUDIES - stars} without. "
                 f"What is found is {size / state['difference']:.1f} times too large on average. "
             )
         else:
