@@ -74,6 +74,7 @@ function stack(found) {
 
 const kind = ({ star, difference }, truth) => (star ? (truth * difference > 0 ? "star" : "false") : "none");
 const points = (value) => value.toFixed(2).replace("-", "−");
+const signed = (value) => (value < 0 ? "" : "+") + points(value);
 const mean = (values) => sum(values) / values.length;
 const sizeOfStars = (found) => mean(found.filter(({ star }) => star).map(({ difference }) => Math.abs(difference)));
 const dots = (places) => places.map(([x, y]) => `M${100 * x} ${-100 * y}h0`).join("");
@@ -90,7 +91,7 @@ function say({ difference, candidates, peek, study }, found) {
       `${points(size)} points from the truth on average. `;
   const taken = peek ? `A study takes ${mean(found.map(({ seeds }) => seeds)).toFixed(1)} seeds an arm on average. ` : "";
   const marked = found[study];
-  const ends = [marked.difference, marked.difference - marked.reach, marked.difference + marked.reach].map(points);
+  const ends = [marked.difference, marked.difference - marked.reach, marked.difference + marked.reach].map(signed);
   const star = marked.star ? "a star" : "no star";
   return `${told}${taken}The marked study reports ${ends[0]} points, from ${ends[1]} to ${ends[2]}: ${star}.`;
 }

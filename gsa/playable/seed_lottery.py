@@ -130,7 +130,7 @@ class SeedLottery(Playable):
         if state["peek"]:
             told += f"A study takes {found.seeds.mean():.1f} seeds an arm on average. "
         difference, reach = found.difference[state["study"]], found.reach[state["study"]]
-        shown = [f"{value:.2f}".replace("-", "−") for value in (difference, difference - reach, difference + reach)]
+        shown = [f"{value:+.2f}".replace("-", "−") for value in (difference, difference - reach, difference + reach)]
         star = "a star" if found.star[state["study"]] else "no star"
         return told + f"The marked study reports {shown[0]} points, from {shown[1]} to {shown[2]}: {star}."
 
