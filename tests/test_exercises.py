@@ -204,7 +204,7 @@ def test_weights_of_one_that_moves_are_refused(weights):
 
 # 3 Sampling
 
-FOUR, DILATED, RIGID = (("03_sampling", cell) for cell in ("check-weights", "check-offsets", "check-rigid"))
+OVER, DILATED, RIGID = (("03_sampling", cell) for cell in ("check-weights", "check-offsets", "check-rigid"))
 TURN = """
 def turn(angle, height, width):
     cos, sin = torch.tensor(angle).cos(), torch.tensor(angle).sin()
@@ -215,28 +215,26 @@ your_turn = turn
 """
 
 
-@pytest.mark.parametrize(
-    "weights",
-    [
-        "{(1, 2): 0.3, (1, 3): 0.45, (2, 2): 0.1, (2, 3): 0.15}",
-        "{(2, 3): 3 / 20, (2, 2): 1 / 10, (1, 3): 9 / 20, (1, 2): 0.3}",
-    ],
-)
-def test_the_four_weights_of_a_place(weights):
-    passes(*FOUR, f"your_weights = {weights}")
+@pytest.mark.parametrize("weights", ["{(0, 2): 0.3, (0, 3): 0.45}", "{(0, 3): 0.75 * 0.6, (0, 2): 0.75 * 0.4}"])
+def test_the_weights_of_a_place_over_the_edge(weights):
+    passes(*OVER, f"your_weights = {weights}")
 
 
 @pytest.mark.parametrize(
     "weights",
     [
-        "{(2, 1): 0.3, (3, 1): 0.45, (2, 2): 0.1, (3, 2): 0.15}",
-        "{(1, 2): 0.25, (1, 3): 0.25, (2, 2): 0.25, (2, 3): 0.25}",
-        "{(1, 2): 0.45, (1, 3): 0.3, (2, 2): 0.15, (2, 3): 0.1}",
-        "{(1, 3): 0.45}",
+        "{(2, 0): 0.3, (3, 0): 0.45}",
+        "{(0, 2): 0.4, (0, 3): 0.6}",
+        "{(0, 2): 0.45, (0, 3): 0.3}",
+        "{(0, 2): 0.3, (0, 3): 0.45, (1, 2): 0.1, (1, 3): 0.15}",
+        "{(-1, 2): 0.1, (-1, 3): 0.15, (0, 2): 0.3, (0, 3): 0.45}",
+        "{(0, 3): 0.45}",
+        "{(4, 2): 0.3, (4, 3): 0.45}",
+        "{}",
     ],
 )
-def test_swapped_axes_even_weights_and_missing_pixels_are_refused(weights):
-    fails(*FOUR, f"your_weights = {weights}")
+def test_swapped_axes_rows_outside_and_missing_pixels_are_refused(weights):
+    fails(*OVER, f"your_weights = {weights}")
 
 
 @pytest.mark.parametrize(
