@@ -175,7 +175,7 @@ PRIMARY = Study(
     question="On CIFAR-10, in the fast host, does Global Sparse Attention as described change test accuracy?",
     primary=True,
 )
-"""``host-conv`` costs as many multiply-accumulates as ``gsa``; ``none-longer`` is trained for at least as many seconds;
+"""``host-conv`` costs as many multiply-accumulates as ``gsa``; ``none-longer`` is trained for about as many seconds;
 ``gsa-uniform`` has neither queries nor keys."""
 
 EXPLORATION = Study(
