@@ -11,7 +11,7 @@ TEXT := $(shell find book -name '.*' -prune -o -type f -print) _config.yml _toc.
 COPIES := _build/colab
 JOBS := 2
 
-.PHONY: help setup book test browser serve lint pins bench gpu gpu-pack gpu-results colab rehearse repository clean
+.PHONY: help setup book test browser serve lint pins bench minutes gpu gpu-pack gpu-results colab rehearse repository clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 unexport PYTHONDONTWRITEBYTECODE # where a container sets it, every process would compile torch anew
@@ -72,6 +72,9 @@ pins: $(UV) ## Update requirements.txt to the newest versions that pyproject.tom
 
 bench: $(READY) ## Measure speed and memory
 	$(BIN)/python -m tools.bench
+
+minutes: book ## Write into each chapter's card how long it takes to read and, as this build measured, to run
+	$(BIN)/python -m tools.minutes
 
 gpu: ## Do what a GPU is needed for, with the Python that is there: PART=one or two, UNTIL=seconds, STUDIES=names, DEVICE=cpu
 	$(or $(wildcard $(BIN)/python),python3) -m tools.gpu run $(PART) $(if $(UNTIL),--until $(UNTIL)) \

@@ -1,5 +1,6 @@
 """Every chapter is built alike: the parts it has, the size of its cells, what its figures say, what is committed."""
 
+import json
 import re
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import nbformat
 import pytest
 import yaml
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from tools import minutes
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
@@ -100,6 +103,25 @@ def test_its_exercises_check_themselves_and_fold_their_solutions(chapter):
 def test_its_summary_has_three_lines(chapter):
     (summary,) = section(chapter, "Summary")
     assert len(re.findall(r"^(?:[-*]|\d\.) ", summary.source, re.MULTILINE)) == 3
+
+
+def test_it_is_short_enough_to_be_finished(chapter):
+    assert minutes.count_words(chapter) <= 2800
+    assert minutes.count_cells(chapter) <= 40
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_its_card_says_how_long_it_takes(path):
+    seconds = json.loads((ROOT / minutes.RESULTS).read_text())[path.stem]
+    chapter = nbformat.read(path, as_version=4)
+    assert minutes.describe(chapter, seconds) in chapter.cells[0].source, "run `make minutes`"
+
+
+def test_minutes_grow_with_words_and_cells():
+    cells = [new_markdown_cell("word " * 360), new_code_cell("1"), new_code_cell("2")]
+    assert "**Time** 3 minutes to read" in minutes.describe(new_notebook(cells=cells), 20)
+    assert "half a minute" in minutes.describe(new_notebook(cells=cells), 29)
+    assert "about a minute" in minutes.describe(new_notebook(cells=cells), 61)
 
 
 def test_its_code_cells_are_short(chapter):

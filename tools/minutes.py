@@ -1,6 +1,4 @@
-"""Writes into each chapter's card how long it takes: to read, by a formula, and to run, as the last build measured.
-
-    make book && python -m tools.minutes
+"""make minutes: into each chapter's card, how long it takes to read, by a formula, and to run, by the last build.
 
 Run times are kept in results/minutes.json, in seconds: a whole notebook in one process of one thread, kernel included.
 """
