@@ -29,10 +29,10 @@ def count_cells(chapter: NotebookNode) -> int:
 
 
 def describe(chapter: NotebookNode, seconds: float) -> str:
-    """The card's line."""
-    read = math.ceil(count_words(chapter) / WORDS + count_cells(chapter) / CELLS)
+    """The card's line, which takes no time itself: minutes are rounded up to the next five."""
+    read = 5 * math.ceil((count_words(chapter) / WORDS + count_cells(chapter) / CELLS) / 5)
     run = "less than half a minute" if seconds < 30 else "less than a minute" if seconds < 60 else "about a minute"
-    return f"**Time** {read} minutes to read; all cells together run for {run} on one CPU core."
+    return f"**Time** {read} minutes to read; its cells run for {run} on one CPU core."
 
 
 def measured(chapter: Path) -> float:
