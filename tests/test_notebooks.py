@@ -118,10 +118,11 @@ def test_its_card_says_how_long_it_takes(path):
 
 
 def test_minutes_grow_with_words_and_cells():
-    cells = [new_markdown_cell("word " * 360), new_code_cell("1"), new_code_cell("2")]
-    assert "**Time** 3 minutes to read" in minutes.describe(new_notebook(cells=cells), 20)
-    assert "half a minute" in minutes.describe(new_notebook(cells=cells), 29)
-    assert "about a minute" in minutes.describe(new_notebook(cells=cells), 61)
+    text, code = new_markdown_cell("word " * 720), [new_code_cell("1") for _ in range(4)]
+    assert "**Time** 5 minutes to read" in minutes.describe(new_notebook(cells=[text]), 29)
+    assert "**Time** 10 minutes to read" in minutes.describe(new_notebook(cells=[text, *code]), 29)
+    assert "half a minute" in minutes.describe(new_notebook(cells=[text]), 29)
+    assert "about a minute" in minutes.describe(new_notebook(cells=[text]), 61)
 
 
 def test_its_code_cells_are_short(chapter):
