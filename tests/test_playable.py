@@ -17,9 +17,17 @@ from scipy import stats
 from torch import nn
 
 from gsa import data, results
-from gsa.layers import GlobalSparseAttention, SelfAttention, attend, bilinear_sample, record_weights
+from gsa.layers import (
+    GlobalSparseAttention,
+    GlobalSubsampledAttention,
+    LocallyGroupedAttention,
+    SelfAttention,
+    attend,
+    bilinear_sample,
+    record_weights,
+)
 from gsa.layers.matching import positions
-from gsa.playable import BilinearRead, HopMap, HopWeights, Playable, Profiles, SeedLottery, Table, Views
+from gsa.playable import BilinearRead, HopMap, HopWeights, NearAndFar, Playable, Profiles, SeedLottery, Table, Views
 from gsa.probes import count_macs, influence, mixing
 
 ROOT = Path(__file__).parents[1]
@@ -67,9 +75,14 @@ def reading(place: tuple[float, float] = (0.5, 1.25)) -> BilinearRead:
     return BilinearRead(values.float(), place)
 
 
+def near_and_far(window: int = 7, reduction: int | None = None, **options) -> NearAndFar:
+    return NearAndFar(data.photograph("astronaut", 56).image, window, reduction, **options)
+
+
 FIGURES = {
     "hops": HopMap,
     "lottery": SeedLottery,
+    "near_and_far": near_and_far,
     "profiles": Profiles,
     "reading": reading,
     "table": table,
@@ -411,6 +424,114 @@ def test_a_finger_raises_a_bar(page, name: str) -> None:
     scale = box["width"] / 107
     page.touchscreen.tap(box["x"] + 2 * scale, box["y"] + 95 * scale)
     assert_profiles(page, Profiles((1.0, 3.0, 4.0, 3.0, 1.0, 0.0, 6.0), bar=13))
+
+
+def assert_near_and_far(page, figure: NearAndFar) -> None:
+    """The page says what the package finds, shows both pictures, and draws the counted costs."""
+    page.locator(".words").get_by_text(figure.words(), exact=True).wait_for(timeout=10_000)
+    pictures = page.locator("canvas").evaluate_all(
+        "all => all.map(canvas => [...canvas.getContext('2d').getImageData(0, 0, 56, 56).data])"
+    )
+    for picture, expected in zip(pictures, (figure.seen(), figure.told[figure.state["reduction"]]), strict=True):
+        assert (np.reshape(picture, (56, 56, 4))[..., :3] == expected).all()
+    costs = {name: np.array(values) for name, values in figure.costs().items()}
+    costs["both"] = costs["window"] + costs["summaries"]
+    for name, values in costs.items():
+        heights = re.findall(r"[ML]\S+ ([\d.-]+)", page.locator(f".costs path.{name}").get_attribute("d"))
+        np.testing.assert_allclose(10 ** ((70 - np.array(heights, float)) * 4 / 67) * 3e5, values, rtol=1e-6)
+    assert bool(page.locator(".costs path.bound").get_attribute("d")) == figure.state["locked"]
+
+
+@pytest.mark.parametrize("window, reduction", [(7, 7), (8, 1), (2, 28), (56, 56)])
+def test_near_and_far_cost_what_the_layers_do(window: int, reduction: int) -> None:
+    figure, n = near_and_far(window, reduction), 56**2
+    place = [1, 2, 4, 7, 8, 14, 28, 56].index(reduction)
+    costs = {name: values[place] for name, values in figure.costs().items()}
+    lsa = LocallyGroupedAttention(64, window=window)
+    gsa = GlobalSubsampledAttention(64, reduction=reduction)
+    assert sum(costs.values()) == count_macs(nn.Sequential(lsa, gsa), (1, 64, 56, 56))
+    assert (costs["window"], costs["summaries"]) == (128 * n * window**2, 128 * n * n // reduction**2)
+
+
+def test_the_lock_makes_a_valley_and_without_it_there_is_none() -> None:
+    locked, free = near_and_far().costs(), near_and_far(7, 7).costs()
+    keys = (np.add(locked["window"], locked["summaries"]) // (128 * 56**2)).tolist()
+    assert keys == [3137, 788, 212, 113, 113, 212, 788, 3137]
+    assert (np.diff(np.add(free["window"], free["summaries"])) < 0).all()
+
+
+def test_one_summary_leaves_a_flat_picture() -> None:
+    figure = near_and_far()
+    assert [len(np.unique(figure.told[k].reshape(-1, 3), axis=0)) == 1 for k in (28, 56)] == [False, True]
+    spreads = list(figure.data["spreads"].values())
+    assert spreads[0] == 1
+    assert spreads[-1] == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("k", [1, 7])
+def test_what_pixels_read_is_attention_among_colours(k: int) -> None:
+    figure, image = near_and_far(), data.photograph("astronaut", 56).image.double().numpy()
+    colours = (image - image.mean((1, 2), keepdims=True)) / (image - image.mean((1, 2), keepdims=True)).std()
+    means = colours.reshape(3, 56 // k, k, 56 // k, k).mean((2, 4)).reshape(3, -1)
+    weights = np.exp(colours.reshape(3, -1).T @ means)
+    told = (
+        weights / weights.sum(1, keepdims=True) @ image.reshape(3, 56 // k, k, 56 // k, k).mean((2, 4)).reshape(3, -1).T
+    )
+    np.testing.assert_allclose(figure.told[k].reshape(-1, 3), told, atol=0.6)
+    whole = figure.told[1].std((0, 1))
+    assert figure.data["spreads"][str(k)] == pytest.approx(
+        np.linalg.norm(told.std(0)) / np.linalg.norm(whole), abs=0.005
+    )
+
+
+def test_what_a_pixel_attends_to_is_what_derivatives_find() -> None:
+    figure, x = near_and_far(4, 7, pixel=(9, 30)), torch.randn(1, 4, 56, 56)
+    own = influence(LocallyGroupedAttention(4, window=4), x, 9, 30).numpy() > 0
+    picture = figure.seen()
+    photograph = data.photograph("astronaut", 56).image.movedim(0, -1).numpy()
+    assert (picture[own] == photograph[own]).all()
+    means = photograph.reshape(8, 7, 8, 7, 3).mean((1, 3)).repeat(7, 0).repeat(7, 1)
+    np.testing.assert_allclose(picture[~own], means[~own], atol=0.51)
+
+
+@pytest.mark.parametrize("size, window, reduction", [(56, 3, 7), (56, 7, 5), (32, 4, 4)])
+def test_sides_that_do_not_tile_the_map_are_refused(size: int, window: int, reduction: int) -> None:
+    chosen = {"window": window, "reduction": reduction}
+    with pytest.raises(ValueError, match=re.escape(f"got {size}×{size} and {chosen}")):
+        NearAndFar(data.photograph("astronaut", size).image, **chosen)
+
+
+@pytest.mark.parametrize("name", ["near_and_far"])
+def test_sliders_and_a_lock_follow_keys_and_a_pointer(page, name: str) -> None:
+    assert_near_and_far(page, near_and_far())
+    page.keyboard.press("Tab")
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight", "Tab", "ArrowRight"):
+        page.keyboard.press(key)
+    assert_near_and_far(page, near_and_far(8, pixel=(19, 26)))
+    for key in ("Tab", "ArrowLeft", "ArrowLeft", "Tab", "Space"):
+        page.keyboard.press(key)
+    assert_near_and_far(page, near_and_far(4, 4, pixel=(19, 26)))
+    page.get_by_label("Reduction").focus()
+    page.keyboard.press("End")
+    assert_near_and_far(page, near_and_far(4, 56, pixel=(19, 26)))
+    page.mouse.move(*centre(page.locator(".view").first, 56, 50, 3))
+    page.get_by_label("Window").focus()
+    page.keyboard.press("Home")
+    assert_near_and_far(page, near_and_far(1, 56, pixel=(50, 3)))
+    page.get_by_label("one side").check()
+    assert_near_and_far(page, near_and_far(1, pixel=(50, 3)))
+
+
+@pytest.mark.parametrize("name", ["near_and_far"])
+@pytest.mark.parametrize("page", [{"viewport": PHONE, "has_touch": True, "is_mobile": True}], indirect=True)
+def test_a_finger_chooses_who_sees_and_opens_the_lock(page, name: str) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    page.touchscreen.tap(*centre(page.locator(".view").nth(1), 56, 40, 12))
+    assert_near_and_far(page, near_and_far(pixel=(40, 12)))
+    page.get_by_label("one side").tap()
+    box = page.get_by_label("Reduction").bounding_box()
+    page.touchscreen.tap(box["x"] + box["width"] - 2, box["y"] + box["height"] / 2)
+    assert_near_and_far(page, near_and_far(7, 56, pixel=(40, 12)))
 
 
 def shares(page) -> list[float]:

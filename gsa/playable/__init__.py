@@ -4,9 +4,20 @@ from gsa.playable.base import Playable
 from gsa.playable.bilinear_read import BilinearRead
 from gsa.playable.hop_map import HopMap
 from gsa.playable.hop_weights import HopWeights
+from gsa.playable.near_and_far import NearAndFar
 from gsa.playable.profiles import Profiles
 from gsa.playable.seed_lottery import SeedLottery
 from gsa.playable.table import Table
 from gsa.playable.views import Views
 
-__all__ = ["BilinearRead", "HopMap", "HopWeights", "Playable", "Profiles", "SeedLottery", "Table", "Views"]
+__all__ = [
+    "BilinearRead",
+    "HopMap",
+    "HopWeights",
+    "NearAndFar",
+    "Playable",
+    "Profiles",
+    "SeedLottery",
+    "Table",
+    "Views",
+]
