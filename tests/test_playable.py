@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import nn
 
 from gsa import data, results
 from gsa.layers import (
+    MECHANISMS,
     GlobalSparseAttention,
     GlobalSubsampledAttention,
     LocallyGroupedAttention,
@@ -27,7 +29,18 @@ from gsa.layers import (
     record_weights,
 )
 from gsa.layers.matching import positions
-from gsa.playable import BilinearRead, HopMap, HopWeights, NearAndFar, Playable, Profiles, SeedLottery, Table, Views
+from gsa.playable import (
+    BilinearRead,
+    HopMap,
+    HopWeights,
+    Influence,
+    NearAndFar,
+    Playable,
+    Profiles,
+    SeedLottery,
+    Table,
+    Views,
+)
 from gsa.probes import count_macs, influence, mixing
 
 ROOT = Path(__file__).parents[1]
@@ -79,8 +92,32 @@ def near_and_far(window: int = 7, reduction: int | None = None, **options) -> Ne
     return NearAndFar(data.photograph("astronaut", 56).image, window, reduction, **options)
 
 
+@cache
+def influences() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """What three layers let pixels of a photograph hear that is black in one quarter, with weights moving and held."""
+    torch.manual_seed(1)
+    x, maps = 10 * nn.Conv2d(3, 8, 1, bias=False)(dark_photograph()[None] / 255), {}
+    for name in ("conv", "se", "self"):
+        layer = MECHANISMS[name](8, (8, 8))
+        moving = torch.stack([influence(layer, x, *pixel) for pixel in np.ndindex(8, 8)])
+        held = mixing(layer, x).square().sum((0, 2)).sqrt()
+        maps[name] = moving.view(8, 8, 8, 8), held.view(8, 8, 8, 8)
+    return maps
+
+
+def dark_photograph() -> torch.Tensor:
+    image = data.photograph("coffee", 8).image
+    image[:, :4, :4] = 0
+    return image
+
+
+def influenced(**state) -> Influence:
+    return Influence(influences(), dark_photograph(), **{"layer": "se", "pixel": (4, 5)} | state)
+
+
 FIGURES = {
     "hops": HopMap,
+    "influence": influenced,
     "lottery": SeedLottery,
     "near_and_far": near_and_far,
     "profiles": Profiles,
@@ -680,6 +717,64 @@ def test_the_slopes_are_the_derivatives_between_pixels(place: tuple[float, float
         assert slopes["right"] == slopes["left"]
         np.testing.assert_allclose(at.grad.flatten(), (slopes["down"], slopes["right"]), atol=1e-9)
     assert ("nothing to learn" in figure.words()) == (place == (4.5, 0.0))
+
+
+def assert_influence(page, figure: Influence) -> None:
+    """The page says what the package finds, and both maps are as blue as the package has them."""
+    page.locator(".words").get_by_text(figure.words(), exact=True).wait_for(timeout=10_000)
+    for name, blueness in zip(("moving", "held"), figure.maps(), strict=True):
+        opacity = page.locator(f"canvas.{name}").evaluate(
+            "canvas => [...canvas.getContext('2d').getImageData(0, 0, 8, 8).data].filter((_, place) => place % 4 == 3)"
+        )
+        np.testing.assert_allclose(np.reshape(opacity, (8, 8)), 255 * blueness, atol=1)
+
+
+@pytest.mark.parametrize("name", ["influence"])
+def test_the_influence_on_a_pixel_is_that_of_the_package(page, name: str) -> None:
+    assert_influence(page, influenced())
+    page.mouse.move(*centre(page.locator(".view").nth(2), 8, 6, 1))
+    assert_influence(page, influenced(pixel=(6, 1)))
+    page.mouse.move(*centre(page.locator(".view").first, 8, 3, 2))
+    assert_influence(page, influenced(pixel=(3, 2)))
+    page.get_by_label("self").check()
+    assert_influence(page, influenced(layer="self", pixel=(3, 2)))
+    page.locator(".panels").focus()
+    for key in ["ArrowDown", "ArrowLeft", "ArrowLeft", "ArrowLeft"]:
+        page.keyboard.press(key)
+    assert_influence(page, influenced(layer="self", pixel=(4, 0)))
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowDown")
+    assert_influence(page, influenced(layer="conv", pixel=(4, 0)))
+
+
+@pytest.mark.parametrize("name", ["influence"])
+@pytest.mark.parametrize("page", [{"viewport": PHONE, "has_touch": True, "is_mobile": True}], indirect=True)
+def test_a_finger_asks_whom_a_pixel_hears(page, name: str) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    page.touchscreen.tap(*centre(page.locator(".view").nth(1), 8, 7, 7))
+    page.get_by_label("conv").tap()
+    assert_influence(page, influenced(layer="conv", pixel=(7, 7)))
+
+
+@pytest.mark.parametrize("layer, pixel", [("conv", (0, 0)), ("se", (6, 6)), ("self", (5, 2))])
+def test_the_tones_are_those_of_the_derivatives(layer: str, pixel: tuple[int, int]) -> None:
+    figure = influenced(layer=layer, pixel=pixel)
+    for held, blueness in enumerate(figure.maps()):
+        found = influences()[layer][held][pixel].numpy()
+        relative = found / found.max()
+        assert ((blueness > 0) == (found > 0)).all()
+        seen = relative > 2e-3
+        np.testing.assert_allclose(10 ** (4 * blueness[seen] - 4), relative[seen], rtol=0.08)
+        shares = re.findall(r"\d\.\d\d", figure.words())
+        assert float(shares[held]) == pytest.approx(1 - found[pixel] / found.sum(), abs=0.0051)
+
+
+def test_a_gate_is_moved_from_afar_receives_nothing_and_is_deaf_in_the_dark() -> None:
+    assert "not black. Input pixels that move its output: 64 of 64; with the weights held, 1." in influenced().words()
+    dark = influenced(pixel=(2, 2)).words()
+    assert "is black. Input pixels that move its output: 1 of 64; with the weights held, 1." in dark
+    dark = influenced(layer="self", pixel=(2, 2)).words()
+    assert "is black. Input pixels that move its output: 64 of 64; with the weights held, 64." in dark
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -4,6 +4,7 @@ from gsa.playable.base import Playable
 from gsa.playable.bilinear_read import BilinearRead
 from gsa.playable.hop_map import HopMap
 from gsa.playable.hop_weights import HopWeights
+from gsa.playable.influence import Influence
 from gsa.playable.near_and_far import NearAndFar
 from gsa.playable.profiles import Profiles
 from gsa.playable.seed_lottery import SeedLottery
@@ -14,6 +15,7 @@ __all__ = [
     "BilinearRead",
     "HopMap",
     "HopWeights",
+    "Influence",
     "NearAndFar",
     "Playable",
     "Profiles",
