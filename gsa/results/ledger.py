@@ -140,8 +140,14 @@ class Ledger:
 
 
 def speed(path: str | Path = PUBLISHED) -> pd.DataFrame:
-    """What `make bench` measured: a row a layer and map size, timed as a ratio to a convolution in the same run."""
-    return pd.DataFrame(json.loads((Path(path) / "speed.json").read_text())["rows"])
+    """What `make bench` measured: a row a layer and map size, timed as a ratio to a convolution in the same run.
+
+    Rows of bf16 are beside a convolution in bf16. ``attrs["training_step"]`` has what GSA adds to a step of the host.
+    """
+    content = json.loads((Path(path) / "speed.json").read_text())
+    table = pd.DataFrame(content["rows"])
+    table.attrs["training_step"] = content["training_step"]
+    return table
 
 
 def is_hidden(path: Path) -> bool:
