@@ -152,17 +152,6 @@ def test_growth_is_time_per_image_beside_a_power_through_the_last_point(axes):
     assert measured.get_color() == power.get_color() and power.get_linestyle() == ":"
 
 
-def test_curves_count_epochs_from_one_in_percent_each_with_a_look_and_a_name(axes):
-    curves = {"gsa": [0.1, 0.2, 0.4], "none": [0.3, None, 0.35]}
-    figures.draw_curves(axes, curves, "held-out accuracy")
-    gsa, none = axes.lines
-    assert gsa.get_xdata().tolist() == [1, 2, 3] and gsa.get_ydata() == pytest.approx([10, 20, 40])
-    assert none.get_ydata() == pytest.approx([30, np.nan, 35], nan_ok=True)
-    assert gsa.get_color() != none.get_color() and gsa.get_linestyle() != none.get_linestyle()
-    assert [line.get_label() for line in axes.lines] == ["gsa", "none"]
-    assert labels(axes) == ("epoch", "held-out accuracy (%)")
-
-
 def test_losses_are_means_of_the_steps_around_each_with_a_look_and_a_name(axes):
     steady = [float(step) for step in range(1, 41)]
     jumpy = [loss + (-1) ** step for step, loss in enumerate(steady)]
@@ -209,12 +198,6 @@ def test_a_forest_tells_what_was_judged_from_what_was_not(axes):
     assert axes.get_xlabel() == "test accuracy − that of none (points)"
     low, high = axes.get_xlim()
     assert low < -1 and high > 3
-
-
-def test_evidence_is_a_forest_of_one_arm(axes):
-    figures.draw_evidence(axes, TABLE, "lone")
-    assert right_labels(axes) == ["one seed: no verdict"]
-    assert axes.get_xlabel() == "test accuracy − that of none (points)"
 
 
 def test_accuracy_stands_over_cost_with_the_control_across(axes):

@@ -4,7 +4,6 @@ from gsa.figures.draw import (
     draw_attention,
     draw_butterfly,
     draw_costs,
-    draw_curves,
     draw_growth,
     draw_images,
     draw_losses,
@@ -15,7 +14,7 @@ from gsa.figures.draw import (
     mark,
 )
 from gsa.figures.family import FRAMED, KINDS, draw_answers, draw_eyes, draw_family, members
-from gsa.figures.studies import draw_accuracy_cost, draw_evidence, draw_forest
+from gsa.figures.studies import draw_accuracy_cost, draw_forest
 from gsa.figures.style import COLOURS, INK, KEY, QUERY, RC, SEEN, UNSEEN, VALUE, Pixel, tint, use_style
 
 __all__ = [
@@ -35,8 +34,6 @@ __all__ = [
     "draw_attention",
     "draw_butterfly",
     "draw_costs",
-    "draw_curves",
-    "draw_evidence",
     "draw_eyes",
     "draw_family",
     "draw_forest",

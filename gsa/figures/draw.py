@@ -9,7 +9,6 @@ from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.patches import FancyArrowPatch, Rectangle
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from gsa.figures.style import COLOURS, INK, KEY, QUERY, SEEN, UNSEEN, Pixel
@@ -142,16 +141,6 @@ def draw_images(
         axes.imshow(image.permute(1, 2, 0).numpy())
         axes.set_title(title, fontsize=9, loc="center")
         axes.set_axis_off()
-
-
-def draw_curves(axes: Axes, curves: Mapping[str, Sequence[float | None]], measure: str) -> Axes:
-    """Shares that runs reached, over their epochs: one line a run, by its name, with a gap where none was measured."""
-    for name, shares in curves.items():
-        axes.plot(range(1, len(shares) + 1), 100 * np.array(shares, float), label=name)
-    axes.set(xlabel="epoch", ylabel=f"{measure} (%)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(axis="y")
-    return axes
 
 
 def draw_losses(axes: Axes, losses: Mapping[str, Sequence[float]]) -> Axes:

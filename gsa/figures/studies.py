@@ -45,11 +45,6 @@ def draw_forest(axes: Axes, table: pd.DataFrame, *, margin: float = 0.003) -> Ax
     return axes
 
 
-def draw_evidence(axes: Axes, table: pd.DataFrame, arm: str, *, margin: float = 0.003) -> Axes:
-    """One arm of a ledger's table beside its control: a forest of one line."""
-    return draw_forest(axes, table[(table.index == arm) | (table["verdict"] == "control")], margin=margin)
-
-
 def draw_accuracy_cost(axes: Axes, table: pd.DataFrame, cost: str) -> Axes:
     """A ledger's table: the accuracy of each arm over a cost of COSTS, with the 95 % intervals of both.
 
