@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -323,6 +324,19 @@ def test_random_numbers_are_as_they_were(unchecked):
         expected.append([torch.rand(1, device=device).item() for device in devices])
         expected[-1] += [random.random(), np.random.rand()]  # noqa: NPY002
     assert expected[0] == expected[1]
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="the default compiler needs g++ on the CPU")
+def test_a_compiled_run_learns_what_a_plain_one_does(monkeypatch, unchecked):
+    class Largest(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            convolution, head = self
+            return head(F.gelu(convolution(x)).amax((2, 3)))
+
+    monkeypatch.setattr(loop, "build", lambda *_: Largest(nn.Conv2d(3, 4, 3), nn.Linear(4, 4)))
+    config = replace(CONFIG, precision="bf16", epochs=1)
+    plain, compiled = (train(replace(config, compile=on), dataset=TINTED).record.history for on in (False, True))
+    assert compiled[0].train_loss == pytest.approx(plain[0].train_loss, abs=0.02)
 
 
 def test_an_accelerator_keeps_its_precision_and_its_steps():
