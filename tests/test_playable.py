@@ -811,6 +811,19 @@ def test_the_module_that_anywidget_gets_follows_python(browser) -> None:
         assert_shows(page, figure)
 
 
+def test_two_figures_of_a_notebook_keep_their_choices_apart(browser) -> None:
+    with browser.new_page() as page:
+        page.set_content("<main></main>")
+        for figure in (table(), weights()):
+            values = json.dumps({"data": figure.data, "state": figure.state})
+            page.add_script_tag(type="module", content=LIVE.format(values, json.dumps(figure._esm)))
+        page.locator(".play").nth(1).wait_for()
+        names = page.locator("input[type=radio]").evaluate_all("all => all.map(radio => radio.name)")
+        assert page.locator("input[type=radio]:checked").count() == len(set(names)) == 2
+        ids = page.locator("[id]").evaluate_all("all => all.map(element => element.id)")
+        assert len(ids) == len(set(ids))
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_reader_gets_a_form_that_it_knows_and_a_page_is_the_same_in_each_build(name: str) -> None:
     figure = FIGURES[name]()

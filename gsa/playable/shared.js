@@ -1,7 +1,6 @@
 // What the figures share: their frame, their controls, and a map that pointer, finger and keys move over.
 
 export const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
-let figures = 0;
 
 export function make(name, attributes = {}, ...children) {
   return fill(document.createElement(name), attributes, children);
@@ -17,7 +16,8 @@ function fill(element, attributes, children) {
   return element;
 }
 
-export const unique = (word) => `${word}-${++figures}`;
+// In Jupyter each figure has a copy of this file, so no count could tell them apart.
+export const unique = (word) => `${word}-${Math.random().toString(36).slice(2)}`;
 export const sum = (values) => values.reduce((total, value) => total + value, 0);
 export const count = (value) => value.toLocaleString("en");
 export const written = ([row, column]) => `(${row}, ${column})`;
