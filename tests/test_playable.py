@@ -34,6 +34,7 @@ from gsa.playable import (
     HopMap,
     HopWeights,
     Influence,
+    MatrixBehind,
     NearAndFar,
     Playable,
     Profiles,
@@ -115,7 +116,16 @@ def influenced(**state) -> Influence:
     return Influence(influences(), dark_photograph(), **{"layer": "se", "pixel": (4, 5)} | state)
 
 
+def behind(moved: int = 0, **options) -> MatrixBehind:
+    """A convolution that treats no two directions alike."""
+    kernel, generator = torch.tensor([[1, 2, -3], [4, 5, 6], [7, 8, 9]]), torch.Generator().manual_seed(0)
+    figure = MatrixBehind(kernel, torch.randint(1, 10, (8, 8), generator=generator), **options)
+    figure.state = figure.state | {"moved": moved}
+    return figure
+
+
 FIGURES = {
+    "behind": behind,
     "hops": HopMap,
     "influence": influenced,
     "lottery": SeedLottery,
@@ -682,6 +692,98 @@ def test_the_table_is_that_of_attention() -> None:
     np.testing.assert_allclose(table(near=True).weights(), recorded[1][0, 0], atol=1e-6)
     shuffled = table(shuffled=True).weights()
     np.testing.assert_allclose(shuffled, figure.weights()[np.ix_(figure.order, figure.order)], atol=1e-12)
+
+
+def assert_behind(page, figure: MatrixBehind) -> None:
+    """The page says what the package finds, and shows its matrix, its image, its sums and what has moved along."""
+    page.locator(".words").get_by_text(figure.words(), exact=True).wait_for(timeout=10_000)
+    colours = page.locator("canvas").evaluate("canvas => [...canvas.getContext('2d').getImageData(0, 0, 64, 64).data]")
+    (red, _, blue, opacity), matrix = np.reshape(colours, (-1, 4)).T.reshape(4, 64, 64), figure.matrix()
+    np.testing.assert_allclose(opacity, 255 * abs(matrix) / abs(matrix).max(), atol=1)
+    assert (np.sign(matrix) == np.sign(blue - red)).all()
+    boards = {name: page.locator(f"[style*='grid-area: {name}']") for name in ("image", "result", "products", "sums")}
+    numbers = {
+        name: [word.replace("−", "-") for word in board.locator("text").all_text_contents()]
+        for name, board in boards.items()
+    }
+    assert np.array_equal(np.reshape(numbers["image"], (8, 8)).astype(int), figure.seen())
+    assert np.array_equal(np.array(numbers["sums"], int), matrix.sum(1))
+    if figure.state["weights"] != "free":
+        assert [word.replace("-", "−") for word in numbers["products"] if word != "0"] == figure.products()
+    faint = boards["image"].locator("rect").evaluate_all("cells => cells.map(cell => cell.getAttribute('opacity') < 1)")
+    assert np.array_equal(faint, figure.row() == 0)
+    greys = boards["result"].locator("rect").evaluate_all("cells => cells.map(cell => cell.getAttribute('fill'))")
+    result = figure.result().flatten()
+    levels = [int(re.findall(r"\d+", grey)[0]) for grey in greys]
+    np.testing.assert_allclose(levels, 255 * (result - result.min()) / np.ptp(result), atol=1)
+    dots = re.findall(r"M(\S+) (\S+)h0", boards["result"].locator(".astray").get_attribute("d"))
+    assert [[float(y) - 0.5, float(x) - 0.5] for x, y in dots] == np.argwhere(~figure.along()).tolist()
+    top = page.locator(".behind .pixel").evaluate("row => parseFloat(row.style.top)")
+    assert np.array_equal(matrix[round(top * 64 / 100)], figure.row())
+
+
+@pytest.mark.parametrize("name", ["behind"])
+def test_the_matrix_behind_follows_a_pointer_and_keys(page, name: str) -> None:
+    assert_behind(page, behind())
+    page.mouse.move(*centre(page.locator(".view").nth(1), 8, 0, 5))
+    assert_behind(page, behind(pixel=(0, 5)))
+    page.mouse.move(*centre(page.locator(".view:has(canvas)"), 64, 50, 3))
+    assert_behind(page, behind(pixel=(6, 2)))
+    page.get_by_label("circular").check()
+    page.locator(".panels").focus()
+    for key in ["ArrowDown", "ArrowDown", "ArrowLeft", "ArrowLeft", "ArrowLeft"]:
+        page.keyboard.press(key)
+    page.get_by_label("Image moved").focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    assert_behind(page, behind(3, pixel=(7, 0), border="circular"))
+    page.get_by_label("near").check()
+    assert_behind(page, behind(3, pixel=(7, 0), border="circular", weights="near"))
+    page.get_by_label("zeros").check()
+    assert_behind(page, behind(3, pixel=(7, 0), weights="near"))
+    page.get_by_label("shared").check()
+    assert_behind(page, behind(3, pixel=(7, 0)))
+    page.get_by_label("free").check()
+    assert_behind(page, behind(3, pixel=(7, 0), weights="free"))
+    assert page.get_by_label("circular").is_disabled()
+
+
+@pytest.mark.parametrize("name", ["behind"])
+@pytest.mark.parametrize("page", [{"viewport": PHONE, "has_touch": True, "is_mobile": True}], indirect=True)
+def test_a_finger_reads_a_row_of_the_matrix(page, name: str) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    page.touchscreen.tap(*centre(page.locator(".view").nth(1), 8, 7, 7))
+    page.get_by_label("near").tap()
+    assert_behind(page, behind(pixel=(7, 7), weights="near"))
+
+
+@pytest.mark.parametrize("border", ["zeros", "circular"])
+def test_the_matrix_of_a_convolution_does_what_it_does(border: str) -> None:
+    figure = behind(border=border)
+    image = torch.from_numpy(figure.image)[None, None].float()
+    around = nn.functional.pad(image, (1, 1, 1, 1), mode={"zeros": "constant"}.get(border, border))
+    expected = nn.functional.conv2d(around, figure.kernel[None, None].float())
+    assert np.array_equal(figure.result(), expected[0, 0])
+
+
+def test_nearness_leaves_484_of_4096_numbers_and_rows_lose_entries_at_the_border() -> None:
+    free, near, shared = (behind(weights=kind).matrix() for kind in ("free", "near", "shared"))
+    assert [np.count_nonzero(matrix) for matrix in (free, near, shared)] == [4096, 484, 484]
+    assert ((near == free) | (near == 0)).all()
+    entries = np.count_nonzero(near, axis=1).reshape(8, 8)
+    assert ((entries == 4).sum(), (entries == 6).sum(), (entries[1:-1, 1:-1] == 9).all()) == (4, 24, True)
+    around = behind(weights="near", border="circular").matrix()
+    assert (np.count_nonzero(around, axis=1) == 9).all()
+
+
+def test_in_a_circle_the_matrix_is_block_circulant_and_results_move_with_the_image() -> None:
+    matrix = behind(border="circular").matrix().reshape(8, 8, 8, 8)
+    assert np.array_equal(np.roll(matrix, (1, 1), (0, 2)), matrix)
+    assert np.array_equal(np.roll(matrix, (1, 1), (1, 3)), matrix)
+    assert all(behind(moved, border="circular").along().all() for moved in range(8))
+    along = behind(3).along()
+    assert not along[:, [0, 2, 3, 7]].any()
+    assert along[1:-1, [1, 4, 5, 6]].all()
 
 
 def assert_bilinear(page, figure: BilinearRead) -> None:

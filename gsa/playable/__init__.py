@@ -5,6 +5,7 @@ from gsa.playable.bilinear_read import BilinearRead
 from gsa.playable.hop_map import HopMap
 from gsa.playable.hop_weights import HopWeights
 from gsa.playable.influence import Influence
+from gsa.playable.matrix_behind import MatrixBehind
 from gsa.playable.near_and_far import NearAndFar
 from gsa.playable.profiles import Profiles
 from gsa.playable.seed_lottery import SeedLottery
@@ -16,6 +17,7 @@ __all__ = [
     "HopMap",
     "HopWeights",
     "Influence",
+    "MatrixBehind",
     "NearAndFar",
     "Playable",
     "Profiles",
