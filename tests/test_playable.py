@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -36,6 +38,7 @@ from gsa.playable import (
     Influence,
     MatrixBehind,
     NearAndFar,
+    Occluder,
     Playable,
     Profiles,
     SeedLottery,
@@ -124,12 +127,37 @@ def behind(moved: int = 0, **options) -> MatrixBehind:
     return figure
 
 
+@cache
+def classifier() -> nn.Module:
+    """A small untrained network, sure enough to be swayed."""
+    torch.manual_seed(3)
+    conv, head = nn.Conv2d(3, 8, 5, stride=4, padding=2), nn.Linear(8, 5)
+    return nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).requires_grad_(False)
+
+
+def classify(images: torch.Tensor) -> torch.Tensor:
+    return (12 * classifier()(images / 127.5 - 1)).softmax(1)
+
+
+def shots() -> tuple[torch.Tensor, torch.Tensor]:
+    return data.photograph("chelsea").image, data.photograph("coffee").image
+
+
+def occluded(**state) -> Occluder:
+    cat, coffee = shots()
+    torch.manual_seed(0)
+    cam, rollout = torch.randn(8, 8), torch.randn(16).softmax(0).view(4, 4)
+    covers = {"black": 0 * cat, "coffee": coffee}
+    return Occluder(classify, cat, covers, "abcde", "b", cam=cam, rollout=rollout, **{"cover": "black"} | state)
+
+
 FIGURES = {
     "behind": behind,
     "hops": HopMap,
     "influence": influenced,
     "lottery": SeedLottery,
     "near_and_far": near_and_far,
+    "occluder": occluded,
     "profiles": Profiles,
     "reading": reading,
     "table": table,
@@ -877,6 +905,128 @@ def test_a_gate_is_moved_from_afar_receives_nothing_and_is_deaf_in_the_dark() ->
     assert "is black. Input pixels that move its output: 1 of 64; with the weights held, 1." in dark
     dark = influenced(layer="self", pixel=(2, 2)).words()
     assert "is black. Input pixels that move its output: 64 of 64; with the weights held, 64." in dark
+
+
+def assert_occluded(page, figure: Occluder) -> None:
+    """The page says what the package finds, and shows photograph, answer and maps as the package has them."""
+    page.locator(".words").get_by_text(figure.words(), exact=True).wait_for(timeout=10_000)
+    canvases = page.locator("canvas").evaluate_all(
+        "all => all.map(canvas => [...canvas.getContext('2d').getImageData(0, 0, 32, 32).data])"
+    )
+    photo, *maps = np.reshape(canvases, (4, 32, 32, 4))
+    seen, cover = shots()[0].clone(), {"black": 0 * shots()[0], "coffee": shots()[1]}[figure.state["cover"]]
+    row, column = figure.square()
+    seen[:, row, column] = cover[:, row, column]
+    assert (photo[..., :3] == seen.movedim(0, -1).numpy()).all()
+    for shown, values, scale in zip(maps, figure.maps().values(), figure.scales().values(), strict=True):
+        known = ~np.isnan(values)
+        assert ((shown[..., 3] == 255) == known).all()
+        hues = np.where(values[..., None] > 0, (0, 114, 178) if shown is maps[-1] else (148, 69, 154), (200, 78, 0))
+        expected = 255 + np.minimum(1, abs(values[..., None]) / scale) * (hues - 255)
+        np.testing.assert_allclose(shown[known, :3], expected[known], atol=1)
+    bars = page.locator(".track i").evaluate_all("bars => bars.map(bar => parseFloat(bar.style.width))")
+    np.testing.assert_allclose(bars, 100 * figure.answers(), atol=0.01)
+    lines = page.locator(".track s").evaluate_all("lines => lines.map(line => parseFloat(line.style.left))")
+    np.testing.assert_allclose(lines, 100 * classify(shots()[0][None])[0].numpy(), atol=0.01)
+    frames = page.locator(".pixel").evaluate_all(
+        "marks => marks.map(({ style }) => [style.top, style.left, style.width].map(parseFloat))"
+    )
+    size, (row, column) = figure.state["size"], figure.state["corner"]
+    square, middle = (row, column, size), (row + size / 2 - 1, column + size / 2 - 1, 2)
+    np.testing.assert_allclose(frames, 100 / 32 * np.array([square, middle, square, square]), atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["occluder"])
+def test_a_cover_is_dragged_over_a_photograph_and_over_its_maps(page, name: str) -> None:
+    assert_occluded(page, occluded())
+    page.mouse.move(*centre(page.locator(".view").first, 32, 20, 4))
+    page.mouse.down()
+    page.mouse.move(*centre(page.locator(".view").first, 32, 25, 9))
+    page.mouse.up()
+    page.mouse.move(*centre(page.locator(".view").first, 32, 3, 3))
+    assert_occluded(page, occluded(corner=(22, 6)))
+    page.get_by_label("coffee").check()
+    assert_occluded(page, occluded(corner=(22, 6), cover="coffee"))
+    page.get_by_label("12×12").check()
+    assert_occluded(page, occluded(corner=(20, 4), cover="coffee", size=12))
+    page.mouse.click(*centre(page.locator(".view").nth(2), 32, 2, 30))
+    assert_occluded(page, occluded(corner=(0, 20), cover="coffee", size=12))
+
+
+@pytest.mark.parametrize("name", ["occluder"])
+def test_keys_move_the_cover_by_its_steps(page, name: str) -> None:
+    page.keyboard.press("Tab")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    for key in ["ArrowUp", "ArrowUp", *["ArrowRight"] * 9]:
+        page.keyboard.press(key)
+    assert_occluded(page, occluded(corner=(8, 24)))
+    for key in ["Tab", "ArrowDown", "Tab", "ArrowUp"]:
+        page.keyboard.press(key)
+    assert_occluded(page, occluded(corner=(10, 26), cover="coffee", size=4))
+
+
+@pytest.mark.parametrize("name", ["occluder"])
+@pytest.mark.parametrize("page", [{"viewport": PHONE, "has_touch": True, "is_mobile": True}], indirect=True)
+def test_a_finger_lays_the_cover(page, name: str) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    page.touchscreen.tap(*centre(page.locator(".view").first, 32, 12, 8))
+    assert_occluded(page, occluded(corner=(8, 4)))
+    page.get_by_label("4×4").tap()
+    assert_occluded(page, occluded(corner=(10, 6), size=4))
+
+
+@pytest.mark.parametrize("cover, size, corner", [("coffee", 4, (0, 28)), ("black", 8, (2, 14)), ("coffee", 12, (8, 4))])
+def test_the_answers_are_those_to_the_covered_photograph(cover: str, size: int, corner: tuple[int, int]) -> None:
+    figure, (cat, coffee), (row, column) = occluded(cover=cover, size=size, corner=corner), shots(), corner
+    under = slice(row, row + size), slice(column, column + size)
+    seen = cat.clone()
+    seen[:, *under] = coffee[:, *under] if cover == "coffee" else 0
+    (whole, shares), b = classify(torch.stack([cat, seen])), 1
+    np.testing.assert_allclose(figure.answers(), shares, atol=1e-5)
+    fall = whole[b].logit() - shares[b].logit()
+    middle = row + size // 2, column + size // 2
+    assert figure.maps()["occlusion"][middle] == pytest.approx(fall.item(), abs=0.01)
+    words, others = figure.words(), shares.clone().index_fill(0, torch.tensor(b), 0)
+    before, after = f"{whole[b]:.2f}", f"{shares[b]:.2f}"
+    moved = "stays at" if before == after else f"{'falls' if fall > 0 else 'rises'} from {before} to"
+    assert f"b {moved} {after}; " in words
+    assert f"is {'abcde'[others.argmax()]} with {others.max():.2f}." in words
+    assert ("ahead" in words) == (others.max() > shares[b]).item()
+    assert float(re.findall(r"(?:gain|lose) (\d+\.\d\d)", words)[0]) == pytest.approx(abs(fall.item()), abs=0.006)
+    for name, side in (("CAM", 8), ("rollout", 4)):
+        coarse = torch.from_numpy({"CAM": figure.cam, "rollout": figure.rollout}[name])
+        fine = nn.functional.interpolate(coarse[None, None], (32, 32))[0, 0] * (side / 32) ** 2
+        assert f"{name}{' has' if name == 'CAM' else ''} {fine[under].sum():.2f}" in words
+
+
+def test_the_cat_of_the_last_chapter_has_what_is_to_be_found() -> None:
+    cells = {cell.id: cell.source for cell in nbformat.read(ROOT / "book" / "10_outlook.ipynb", as_version=4).cells}
+    names: dict[str, Any] = {}
+    with plt.rc_context():
+        for cell in ("imports", "maps", "odds-of-cat", "photograph"):
+            exec(cells[cell].replace("playable.Occluder(", "figure = playable.Occluder("), names)
+    figure = names["figure"]
+    falls = {name: figure.falls(name, 8) for name in ("black", "grey", "coffee")}
+    between, left_eye, cam, rollout = (
+        [fall[row // 2, column // 2] for fall in falls.values()]
+        for row, column in ((6, 14), (12, 6), (12, 12), (24, 4))
+    )
+    assert min(between) > 2
+    assert max(left_eye) < -0.5
+    assert np.abs(rollout).max() < 0.1
+    assert abs(cam[0]) < 0.1
+    assert min(cam[1:]) > 1
+    for name, darkest in (("CAM", (12, 12)), ("rollout", (24, 4))):
+        under = np.lib.stride_tricks.sliding_window_view(figure.maps()[name], (8, 8))[::2, ::2].sum((2, 3))
+        assert np.argwhere(under == under.max()).tolist() == [[place // 2 for place in darkest]]
+    assert figure.maps()["CAM"][12:20, 6:14].sum() > 0.4
+    assert figure.answers()[3] == pytest.approx(0.5, abs=0.005)
+    hops = HopWeights(*(weights.detach() for weights in names["recorded"][-2:]), data.photograph("chelsea", 8).image)
+    both = []
+    for receiver in np.ndindex(8, 8):
+        hops.state = hops.state | {"receiver": receiver}
+        both.append(hops.maps()["both"])
+    np.testing.assert_allclose(figure.rollout, (np.mean(both, 0) + 1 / 64) / 2, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -7,6 +7,7 @@ from gsa.playable.hop_weights import HopWeights
 from gsa.playable.influence import Influence
 from gsa.playable.matrix_behind import MatrixBehind
 from gsa.playable.near_and_far import NearAndFar
+from gsa.playable.occluder import Occluder
 from gsa.playable.profiles import Profiles
 from gsa.playable.seed_lottery import SeedLottery
 from gsa.playable.table import Table
@@ -19,6 +20,7 @@ __all__ = [
     "Influence",
     "MatrixBehind",
     "NearAndFar",
+    "Occluder",
     "Playable",
     "Profiles",
     "SeedLottery",

@@ -1,5 +1,5 @@
 // The influence on a photograph: which of its pixels move a pixel of a layer's output, with the weights moving and held.
-import { choices, frame, make, paint, point, redraw, steer, unpack, written } from "./shared.js";
+import { choices, frame, make, paint, panel, point, redraw, steer, unpack, written } from "./shared.js";
 
 const TEXTS = {
   wish: "move into the black square and out of it, with each layer in turn.",
@@ -32,11 +32,9 @@ export default {
     const hand = { side: () => side, at: () => model.get("state").pixel, move: (pixel) => change({ pixel }) };
 
     const panels = Object.entries({ photograph: "the photograph", moving: "weights moving", held: "weights held" }).map(([name, title]) => {
-      const canvas = make("canvas", { width: side, height: side, class: name });
-      const mark = make("span", { class: "pixel", style: `width: ${100 / side}%; height: ${100 / side}%` });
-      const view = make("div", { class: "view" }, canvas, mark);
-      point(view, hand);
-      return { canvas, mark, element: make("div", {}, view, make("b", {}, title)) };
+      const each = panel(side, title, name);
+      point(each.view, hand);
+      return each;
     });
     const [photo, ...both] = panels;
     photo.element.classList.add("broad-panel");
@@ -53,7 +51,7 @@ export default {
       const number = pixel[0] * side + pixel[1];
       const maps = tones[layer].map((all) => all.slice(number * side ** 2, (number + 1) * side ** 2));
       for (const [index, { canvas }] of both.entries()) paint(canvas, blue, maps[index].map((tone) => tone / LARGEST));
-      for (const { mark } of panels) [mark.style.top, mark.style.left] = pixel.map((place) => `${(100 * place) / side}%`);
+      for (const { mark } of panels) mark(pixel);
       choice.check(layer);
       const [some, someHeld] = maps.map((values) => values.filter((tone) => tone > 0).length);
       const [share, shareHeld] = others[layer].map((shares) => shares[number].toFixed(2));

@@ -88,6 +88,18 @@ export function paint(canvas, colours, weights) {
   context.putImageData(image, 0, 0);
 }
 
+// A map over its title, with a frame around a pixel, or a square of them whose corner it is: mark(pixel, size).
+export function panel(side, title, name = "") {
+  const canvas = make("canvas", { width: side, height: side, class: name });
+  const square = make("span", { class: "pixel" });
+  const view = make("div", { class: "view" }, canvas, square);
+  function mark([row, column], size = 1) {
+    square.style.width = square.style.height = `${(100 * size) / side}%`;
+    [square.style.top, square.style.left] = [row, column].map((place) => `${(100 * place) / side}%`);
+  }
+  return { canvas, view, mark, element: make("div", {}, view, make("b", {}, title)) };
+}
+
 // A photograph under a map of weights, the bluer the more, and frames around some of its pixels: { class: pixel }.
 export function overlay(photograph, side) {
   const canvas = make("canvas", { width: side, height: side, class: "weights" });

@@ -1,5 +1,5 @@
 // One pixel of a photograph, and what each layer of the book lets it see.
-import { choices, count, frame, make, paint, point, redraw, steer, written } from "./shared.js";
+import { choices, count, frame, make, paint, panel, point, redraw, steer, written } from "./shared.js";
 
 const TEXTS = {
   wish: "move over the other eye, the nose, the background, and see what stays clear. Then take another photograph.",
@@ -77,11 +77,10 @@ export default {
     const hand = { side: () => side, at: () => model.get("state").pixel, move: (pixel) => change({ pixel }) };
 
     const panels = Object.entries({ "the photograph": "", ...data.layers }).map(([name, where]) => {
-      const canvas = make("canvas", { width: side, height: side });
-      const mark = make("span", { class: "pixel", style: `width: ${100 / side}%; height: ${100 / side}%` });
-      const view = make("div", { class: "view" }, canvas, mark);
-      point(view, hand);
-      return { canvas, mark, element: make("div", {}, view, make("b", {}, name), make("small", {}, where)) };
+      const each = panel(side, name);
+      each.element.append(make("small", {}, where));
+      point(each.view, hand);
+      return each;
     });
     const map = make("div", { class: "panels", role: "application", tabindex: 0 }, ...panels.map((panel) => panel.element));
     map.setAttribute("aria-label", "A photograph, and what seven layers let one of its pixels see");
@@ -100,7 +99,7 @@ export default {
       for (const [index, { canvas, mark }] of panels.entries()) {
         const weights = views[index - 1]?.map((weight) => 0.08 + 0.92 * weight);
         paint(canvas, index === 6 ? withSummaries : colours, weights);
-        [mark.style.top, mark.style.left] = pixel.map((place) => `${(100 * place) / side}%`);
+        mark(pixel);
       }
       choice.check(photograph);
       credit.textContent = `Photograph: ${data.photographs[photograph].credit}.`;
