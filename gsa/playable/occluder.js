@@ -2,7 +2,7 @@
 import { choices, frame, key, make, paint, panel, redraw, steer, sum, unpack, written } from "./shared.js";
 
 const TEXTS = {
-  wish: "lay the square where CAM is darkest, at (12, 12), where rollout is, at (24, 4), over the eye on the left, at (12, 6), and between the eyes, at (6, 14). At each place change the cover.",
+  wish: "lay the square of 8×8 where CAM is darkest, at (12, 12), where rollout is, at (24, 4), over the eye on the left, at (12, 6), and between the eyes, at (6, 14). At each place change the cover.",
   find: "between the eyes the cat falls under every cover. The eye on the left counts for it in CAM, and without that eye the photograph is more of a cat. Where rollout is darkest, next to nothing is lost. Where CAM is darkest, black takes next to nothing, grey and coffee much: the cover has its say. CAM tells where the evidence lies at the end, not what the answer rests on.",
   keys: "Drag the square, or click or tap a place; with keys: arrows move it. Its place is its upper left corner, (row, column), counted from (0, 0). The line in a bar: without a cover. Of occlusion, each place of the square stands at its middle; darkest: log odds that move by 3 or more.",
 };

@@ -83,7 +83,7 @@ class Occluder(Playable):
 
     def falls(self, cover: str, size: int) -> Float[np.ndarray, "rows columns"]:
         """How far the log odds fall under a cover at each of its places."""
-        return log_odds(self.whole[self.answer]) - log_odds(self.shares[cover][size][..., self.answer])
+        return log_odds(self.whole)[self.answer] - log_odds(self.shares[cover][size])[..., self.answer]
 
     def maps(self) -> dict[str, Float[np.ndarray, "side side"]]:
         """Per pixel, the fall around the middle of each place, and what both maps have; nan where there is no place."""
@@ -101,7 +101,7 @@ class Occluder(Playable):
         cover, size, (row, column) = (self.state[part] for part in ("cover", "size", "corner"))
         shares, before, name = self.answers(), self.whole[self.answer], self.classes[self.answer]
         share, others = shares[self.answer], np.where(np.arange(len(shares)) == self.answer, 0, shares)
-        fall = log_odds(before) - log_odds(share)
+        fall = (log_odds(self.whole) - log_odds(shares))[self.answer]
         same = f"{share:.2f}" == f"{before:.2f}"
         moved = "stays at" if same else f"{'falls' if fall > 0 else 'rises'} from {before:.2f} to"
         cam, rollout = (each[self.square()].sum() for each in list(self.maps().values())[1:])
@@ -115,7 +115,7 @@ class Occluder(Playable):
 
     def draw(self) -> Figure:
         figure = plt.figure(figsize=(7.2, 5.2))
-        above, below = figure.subfigures(2, 1)
+        (above,), (below,) = figure.subfigures(2, 1, squeeze=False)
         photo, shares = above.subplots(1, 2, width_ratios=(1, 1.7))
         panels = dict(zip(("covered", *self.maps()), (photo, *below.subplots(1, 3)), strict=True))
         row, column = self.square()
@@ -174,8 +174,8 @@ def finely(coarse: Float[np.ndarray, "rows columns"], side: int) -> Float[np.nda
     return coarse.astype(float).repeat(step, 0).repeat(step, 1) / step**2
 
 
-def log_odds(share: np.ndarray | float) -> np.ndarray | float:
-    return np.log(share / (1 - share))
+def log_odds(shares: np.ndarray) -> np.ndarray:
+    return np.log(shares / (1 - shares))
 
 
 def packed(shares: np.ndarray) -> str:
