@@ -9,6 +9,7 @@ from pathlib import Path
 
 import anywidget
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 from traitlets import Dict
 
@@ -21,6 +22,16 @@ def read_module(name: str) -> str:
     """A figure's ES module in one piece, as anywidget takes it: what it imports from shared.js stands before it."""
     shared, own = ((HERE / f"{part}.js").read_text() for part in ("shared", name))
     return shared.replace("export ", "") + re.sub(r"^import .*\n", "", own, flags=re.MULTILINE)
+
+
+def pack(values: np.ndarray) -> str:
+    """Numbers as text, for the module to unpack."""
+    return base64.b64encode(values.tobytes()).decode()
+
+
+def rounded(value: float, digits: int = 2) -> str:
+    """A number in words; halves are rounded up, as the module does, and there is no minus zero."""
+    return re.sub(r"^-(?=[0.]+$)", "", f"{value + 1e-9:.{digits}f}").replace("-", "−")
 
 
 class Playable(anywidget.AnyWidget):

@@ -1,5 +1,5 @@
 // Reading a map between its pixels: four weights, what they add up to, and how that changes when the place moves.
-import { frame, make, point, redraw, steer, sum, svg } from "./shared.js";
+import { frame, make, point, redraw, rounded, steer, sum, svg } from "./shared.js";
 
 const TEXTS = {
   wish: "drag the dot slowly across a line of pixel centres, and then out of the map.",
@@ -7,10 +7,8 @@ const TEXTS = {
   keys: "With keys: arrows move the dot by a quarter of a pixel. With a finger: tap or draw. Places are (row, column) of pixel centres, counted from (0, 0) at the top left.",
 };
 const STEP = 1 / 256;
-const TINY = 1e-9;
 
 const tent = (pixel, place) => Math.max(0, 1 - Math.abs(pixel - place));
-const rounded = (value, digits = 2) => (value + TINY).toFixed(digits).replace("-", "−");
 
 function weigh(values, [row, column]) {
   return values.map((line, y) => line.map((_, x) => tent(y, row) * tent(x, column)));

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gsa.figures import COLOURS, INK, QUERY, UNSEEN, draw_map, tint
 from gsa.layers import bilinear_sample
-from gsa.playable.base import Playable, read_module
+from gsa.playable.base import Playable, read_module, rounded
 
 STEP = 1 / 256
 
@@ -81,8 +81,3 @@ class BilinearRead(Playable):
         draw_map(right, shades, text=np.vectorize("{:.0f}".format)(self.values.numpy()))
         right.plot(column, row, "o", color=QUERY)
         return figure
-
-
-def rounded(value: float, digits: int = 2) -> str:
-    """A number in words; halves are rounded up, as the module does, and there is no minus zero."""
-    return f"{value + 1e-9:.{digits}f}".replace("-", "−")

@@ -1,6 +1,5 @@
 """The influence on a photograph: which of its pixels move a pixel of a layer's output, and how, map beside map."""
 
-import base64
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from gsa.figures import KEY, UNSEEN, Pixel, mark
-from gsa.playable.base import Playable, read_module
+from gsa.playable.base import Playable, pack, read_module
 
 Map = Float[Tensor, "side side side side"]
 LARGEST, LEAST, DECADE = 64, 16, 16
@@ -93,7 +92,3 @@ def share_of_others(influence: Float[np.ndarray, "side side side side"]) -> UInt
     """The part of the influence on a pixel that is not its own, in hundredths."""
     own = np.einsum("ijij->ij", influence)
     return (100 * (1 - own / influence.sum((2, 3)))).round().astype(np.uint8)
-
-
-def pack(values: np.ndarray) -> str:
-    return base64.b64encode(values.tobytes()).decode()

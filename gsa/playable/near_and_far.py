@@ -1,6 +1,5 @@
 """Two sliders: what window and reduction of Twins let a pixel see, what they cost, and what the summaries tell."""
 
-import base64
 from functools import cache
 
 import matplotlib.pyplot as plt
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 from gsa.figures import COLOURS, INK, KEY, Pixel, mark
 from gsa.layers import GlobalSubsampledAttention, LocallyGroupedAttention, attend
 from gsa.layers.checks import divisors
-from gsa.playable.base import Playable, read_module
+from gsa.playable.base import Playable, pack, read_module
 from gsa.probes import count_macs
 
 SIDE, CHANNELS = 56, 64
@@ -148,10 +147,6 @@ def read(image: Tensor, summaries: Tensor) -> Tensor:
 def to_bytes(colours: Tensor) -> np.ndarray:
     """Rows, columns and channels, in 256 steps."""
     return colours.round().clamp(0, 255).byte().movedim(0, -1).numpy()
-
-
-def pack(colours: np.ndarray) -> str:
-    return base64.b64encode(colours.tobytes()).decode()
 
 
 @cache

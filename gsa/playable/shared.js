@@ -20,6 +20,7 @@ function fill(element, attributes, children) {
 export const unique = (word) => `${word}-${Math.random().toString(36).slice(2)}`;
 export const sum = (values) => values.reduce((total, value) => total + value, 0);
 export const count = (value) => value.toLocaleString("en");
+export const rounded = (value, digits = 2) => (value + 1e-9).toFixed(digits).replace(/^-(?=[0.]+$)/, "").replace("-", "−");
 export const written = ([row, column]) => `(${row}, ${column})`;
 
 // Puts a map, what stands below it and its controls into the page, with what to try, what to find and how. Returns where
