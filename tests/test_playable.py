@@ -26,6 +26,7 @@ from gsa.layers import (
     GlobalSubsampledAttention,
     LocallyGroupedAttention,
     SelfAttention,
+    SpatialTransformer,
     attend,
     bilinear_sample,
     record_weights,
@@ -41,6 +42,7 @@ from gsa.playable import (
     Occluder,
     Playable,
     Profiles,
+    SamplingGrid,
     SeedLottery,
     Table,
     Views,
@@ -49,6 +51,7 @@ from gsa.probes import count_macs, influence, mixing
 
 ROOT = Path(__file__).parents[1]
 FILES = [*ROOT.glob("gsa/playable/*.[jc]s*"), ROOT / "book" / "_static" / "playable.js"]
+LEANING = [[0.6, -0.35, 0.1], [0.35, 0.6, 0.0]]
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 PAGE = """<!doctype html>
 <html lang="en" data-theme="light"><meta charset="utf-8"><title>Figures to play with</title>
@@ -151,6 +154,13 @@ def occluded(**state) -> Occluder:
     return Occluder(classify, cat, covers, "abcde", "b", cam=cam, rollout=rollout, **{"cover": "black"} | state)
 
 
+def sampling(**state) -> SamplingGrid:
+    """A grid that leans, as it is after a reader has made this of its state."""
+    figure = SamplingGrid(data.photograph("chelsea").image, torch.tensor(LEANING), pixel=(12, 10))
+    figure.state = figure.state | state
+    return figure
+
+
 FIGURES = {
     "behind": behind,
     "hops": HopMap,
@@ -160,6 +170,7 @@ FIGURES = {
     "occluder": occluded,
     "profiles": Profiles,
     "reading": reading,
+    "sampling": sampling,
     "table": table,
     "views": views,
     "weights": weights,
@@ -847,6 +858,178 @@ def test_the_slopes_are_the_derivatives_between_pixels(place: tuple[float, float
         assert slopes["right"] == slopes["left"]
         np.testing.assert_allclose(at.grad.flatten(), (slopes["down"], slopes["right"]), atol=1e-9)
     assert ("nothing to learn" in figure.words()) == (place == (4.5, 0.0))
+
+
+UNITS = {"top left": (-1, -1), "top right": (1, -1), "bottom left": (-1, 1), "bottom right": (1, 1), "middle": (0, 0)}
+
+
+def assert_samples(page, figure: SamplingGrid) -> None:
+    """The page says what the package finds, shows what PyTorch reads, θ, and the handles where θ sends them."""
+    page.locator(".words").get_by_text(figure.words(), exact=True).wait_for(timeout=10_000)
+    theta, picture = figure.state["theta"], figure.read()
+    height = len(picture)
+    colours = page.locator("canvas.read").evaluate(
+        "canvas => [...canvas.getContext('2d').getImageData(0, 0, 32, 32).data]"
+    )
+    colours, rows = np.reshape(colours, (32, 32, 4)), slice((32 - height) // 2, (32 + height) // 2)
+    np.testing.assert_allclose(colours[rows, :, :3], picture, atol=1)
+    assert (np.delete(colours, np.r_[rows], 0)[..., 3] == 0).all()
+    shown = [float(number.replace("−", "-")) for number in page.locator(".matrix span").all_inner_texts()]
+    assert shown == [number for row in theta for number in row]
+    for name, unit in UNITS.items():
+        expected = figure.places(
+            torch.tensor(theta, dtype=torch.double) @ torch.tensor([*unit, 1.0], dtype=torch.double)
+        )
+        x, y = middle(page, name)
+        box = page.locator(".view").first.bounding_box()
+        found = np.array([y - box["y"], x - box["x"]]) / box["width"] * 48 - 8.5 - [(32 - height) / 2, 0]
+        np.testing.assert_allclose(found, expected, atol=0.1)
+
+
+def middle(page, name: str) -> tuple[float, float]:
+    """Where a handle of the grid is on the screen."""
+    box = page.get_by_role("button", name=name).bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def through(top_left: tuple, top_right: tuple, bottom_left: tuple) -> list[list[float]]:
+    """The θ that sends three corners of the grid to these places, in its own units."""
+    corners = np.array([[-1, -1, 1], [1, -1, 1], [-1, 1, 1]])
+    return np.linalg.solve(corners, [top_left, top_right, bottom_left]).T.round(3).tolist()
+
+
+def on_screen(page, x: float, y: float, *, height: int = 32, aligned: int = 0) -> tuple[float, float]:
+    """Where a point of the map, in θ's units, is on the screen."""
+    box = page.locator(".view").first.bounding_box()
+    column, row = (((unit + 1) * (n - aligned) + aligned - 1) / 2 for unit, n in ((x, 32), (y, height)))
+    return tuple(
+        box[a] + (place + 8.5) / 48 * box["width"] for a, place in (("x", column), ("y", row + 16 - height / 2))
+    )
+
+
+def drag(page, name: str, *to: float, **how: int) -> None:
+    page.locator(".view").first.scroll_into_view_if_needed()
+    page.mouse.move(*middle(page, name))
+    page.mouse.down()
+    page.mouse.move(*on_screen(page, *to, **how), steps=3)
+    page.mouse.up()
+
+
+@pytest.mark.parametrize("name", ["sampling"])
+def test_a_pointer_moves_the_grid_and_the_picture_is_what_pytorch_reads(page, name: str) -> None:
+    assert_samples(page, sampling())
+    page.get_by_role("button", name="identity").click()
+    assert_samples(page, sampling(theta=through((-1, -1), (1, -1), (-1, 1))))
+    drag(page, "top left", -0.5, -0.4)
+    assert_samples(page, sampling(theta=through((-0.5, -0.4), (1, -1), (-1, 1))))
+    drag(page, "bottom left", -0.6, 0.7)
+    assert_samples(page, sampling(theta=through((-0.5, -0.4), (0.6, -0.7), (-0.6, 0.7))))
+    drag(page, "middle", 0.2, -0.1)
+    moved = through((-0.3, -0.5), (0.8, -0.8), (-0.4, 0.6))
+    assert_samples(page, sampling(theta=moved))
+    page.get_by_label("twice as wide").check()
+    assert_samples(page, sampling(theta=moved, wide=True, pixel=(4, 10)))
+    drag(page, "bottom right", 0.5, 1.1, height=16)
+    moved = through((-0.1, -1.3), (0.8, -0.8), (-0.4, 0.6))
+    assert_samples(page, sampling(theta=moved, wide=True, pixel=(4, 10)))
+    page.mouse.move(*centre(page.locator(".picture"), 32, 30, 21))
+    assert_samples(page, sampling(theta=moved, wide=True, pixel=(15, 21)))
+    page.get_by_label("grid_sample").check()
+    drag(page, "top right", 0.7, -0.5, height=16, aligned=1)
+    moved = through((-0.1, -1.3), (0.7, -0.5), (-0.3, 0.3))
+    assert_samples(page, sampling(theta=moved, wide=True, grid_sample=True, pixel=(15, 21)))
+    page.get_by_label("affine_grid").check()
+    assert_samples(page, sampling(theta=moved, wide=True, affine_grid=True, grid_sample=True, pixel=(15, 21)))
+    page.get_by_label("twice as wide").uncheck()
+    page.get_by_label("grid_sample").uncheck()
+    assert_samples(page, sampling(theta=moved, affine_grid=True, pixel=(23, 21)))
+
+
+@pytest.mark.parametrize("name", ["sampling"])
+def test_keys_move_the_grid(page, name: str) -> None:
+    page.get_by_role("button", name="zoom in").click()
+    page.get_by_role("button", name="top left").focus()
+    for key in ("ArrowRight", "ArrowDown", "ArrowDown", "Tab", "ArrowLeft"):
+        page.keyboard.press(key)
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert_samples(page, sampling(theta=through((-0.4, -0.3), (0.4, -0.5), (-0.4, 0.5))))
+    for key in ("Tab", "Tab", "Tab", "ArrowDown", "ArrowLeft", "Tab", "ArrowUp", "ArrowRight"):
+        page.keyboard.press(key)
+    assert_samples(page, sampling(theta=through((-0.5, -0.2), (0.3, -0.4), (-0.5, 0.6)), pixel=(11, 11)))
+    for key in ("Tab", "Tab", "Enter", "Tab", "Tab", "Tab", "Space", "Tab", "Space", "Tab", "Space"):
+        page.keyboard.press(key)
+    turned = [[0.866, -0.5, 0.0], [0.5, 0.866, 0.0]]
+    switches = {"wide": True, "affine_grid": True, "grid_sample": True}
+    assert_samples(page, sampling(theta=turned, pixel=(3, 11), **switches))
+
+
+@pytest.mark.parametrize("name", ["sampling"])
+@pytest.mark.parametrize("page", [{"viewport": PHONE, "has_touch": True, "is_mobile": True}], indirect=True)
+def test_a_finger_drags_a_corner_as_far_as_it_goes(page, name: str) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    page.get_by_role("button", name="mirror").tap()
+    touch = page.context.new_cdp_session(page)
+    for start, end, corners in (
+        ("top left", (0.6, -0.6), ((0.6, -0.6), (-1, -1), (1, 1))),
+        ("bottom right", (-1.9, 0.8), ((1.5, -0.8), (-1, -1), (1, 1))),
+    ):
+        page.locator(".view").first.scroll_into_view_if_needed()
+        places = [middle(page, start), on_screen(page, 0, 0), on_screen(page, *end)]
+        for kind, (x, y) in zip(("touchStart", "touchMove", "touchMove"), places, strict=True):
+            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        assert_samples(page, sampling(theta=through(*corners)))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_what_is_read_is_what_the_layers_read(wide: bool) -> None:
+    figure = sampling(wide=wide, pixel=(3, 3))
+    x = figure.map()[None].double()
+    stn = SpatialTransformer(3).double()
+    stn.fc.bias.data = torch.tensor(LEANING).double().flatten() - torch.eye(2, 3).double().flatten()
+    np.testing.assert_allclose(figure.read(), stn(x)[0].detach().movedim(0, -1), atol=0.51)
+    for switches in ({"affine_grid": True}, {"grid_sample": True}, {"affine_grid": True, "grid_sample": True}):
+        figure.state = sampling(wide=wide, **switches).state
+        read = bilinear_sample(x, torch.from_numpy(figure.places(figure.grid())))
+        np.testing.assert_allclose(figure.read(), read[0].movedim(0, -1), atol=0.51)
+
+
+def test_a_turn_keeps_shapes_on_a_wide_map_if_it_is_corrected() -> None:
+    turn, corrected = [[[0.866, sine, 0.0], [cosine, 0.866, 0.0]] for sine, cosine in ((-0.5, 0.5), (-0.25, 1.0))]
+    wide: dict[str, Any] = {"wide": True, "pixel": (4, 10)}
+    assert "1.00 along a column, which meet at 90°: shapes are kept." in sampling(theta=turn).words()
+    assert "meet at 123°: shapes are not kept." in sampling(theta=turn, **wide).words()
+    assert "1.00 along a column, which meet at 90°: shapes are kept." in sampling(theta=corrected, **wide).words()
+
+
+@pytest.mark.parametrize(
+    "switches, first, area",
+    [
+        ((), "(0.00, 0.00)", "1.00"),
+        (("affine_grid", "grid_sample"), "(0.00, 0.00)", "1.00"),
+        (("affine_grid",), "(−0.50, −0.50)", "0.94"),
+        (("grid_sample",), "(0.48, 0.48)", "1.07"),
+    ],
+)
+def test_corners_are_half_a_pixel_apart_and_mixed_the_identity_zooms(
+    switches: tuple[str, ...], first: str, area: str
+) -> None:
+    figure = sampling(theta=[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], pixel=(0, 0), **dict.fromkeys(switches, True))
+    inside = 0 if "grid_sample" in switches else -0.5
+    assert figure.places(torch.tensor([-1.0, -1.0])).tolist() == [inside, inside]
+    assert f"is read at {first}." in figure.words()
+    assert figure.words().endswith(f"{area} times their area.")
+
+
+def test_a_grid_may_mirror_and_may_have_no_area() -> None:
+    assert sampling(theta=[[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).words().endswith("and are mirrored.")
+    assert "no area" in sampling(theta=[[0.5, 0.5, 0.0], [0.5, 0.5, 0.0]]).words()
+
+
+@pytest.mark.parametrize("shape", [(3, 30, 30), (3, 32, 16)])
+def test_a_photograph_that_has_no_middle_rows_is_refused(shape: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match=f"got {shape[1]}×{shape[2]}"):
+        SamplingGrid(torch.zeros(shape, dtype=torch.uint8), torch.eye(2, 3), pixel=(0, 0))
 
 
 def assert_influence(page, figure: Influence) -> None:

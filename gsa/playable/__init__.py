@@ -9,6 +9,7 @@ from gsa.playable.matrix_behind import MatrixBehind
 from gsa.playable.near_and_far import NearAndFar
 from gsa.playable.occluder import Occluder
 from gsa.playable.profiles import Profiles
+from gsa.playable.sampling_grid import SamplingGrid
 from gsa.playable.seed_lottery import SeedLottery
 from gsa.playable.table import Table
 from gsa.playable.views import Views
@@ -23,6 +24,7 @@ __all__ = [
     "Occluder",
     "Playable",
     "Profiles",
+    "SamplingGrid",
     "SeedLottery",
     "Table",
     "Views",
