@@ -59,7 +59,7 @@ class Playable(anywidget.AnyWidget):
         """The state as a PNG file in the book's style."""
         with plt.rc_context(RC), io.BytesIO() as file:
             figure = self.draw()
-            figure.savefig(file, format="png")
+            figure.savefig(file, format="png", dpi=150)
             plt.close(figure)
             return file.getvalue()
 
