@@ -1,6 +1,5 @@
 """The matrix behind a layer: what a pixel of its result sums, and which row of all weights that is."""
 
-import base64
 from typing import Literal
 
 import matplotlib.pyplot as plt
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from gsa.figures import QUERY, Pixel, mark
-from gsa.playable.base import Playable, read_module
+from gsa.playable.base import Playable, pack, read_module
 from gsa.probes import mixing
 
 NUMERALS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -40,7 +39,7 @@ class MatrixBehind(Playable):
         self.kernel, self.image = kernel, image.numpy().astype(int)
         drawn, pixels = np.random.default_rng(0), image.numel()
         self.free = drawn.integers(1, 10, (pixels, pixels)) * drawn.choice([-1, 1], (pixels, pixels))
-        packed = base64.b64encode(self.free.astype(np.int8).tobytes()).decode()
+        packed = pack(self.free.astype(np.int8))
         data = {"kernel": kernel.flatten().tolist(), "image": self.image.tolist(), "free": packed}
         super().__init__(data=data, state={"weights": weights, "border": border, "pixel": pixel, "moved": 0})
 

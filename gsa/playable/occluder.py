@@ -1,6 +1,5 @@
 """A cover dragged over a photograph: what a network then answers, beside the maps that should have told."""
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -14,7 +13,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from gsa.figures import COLOURS, INK, KEY, QUERY, UNSEEN, Pixel
-from gsa.playable.base import Playable, read_module
+from gsa.playable.base import Playable, pack, read_module
 
 Images = UInt8[Tensor, "batch 3 side side"]
 Photo = UInt8[Tensor, "3 side side"]
@@ -184,7 +183,3 @@ def packed(shares: np.ndarray) -> str:
 
 def pixels(image: Photo) -> str:
     return pack(image.movedim(0, -1).contiguous().numpy())
-
-
-def pack(values: np.ndarray) -> str:
-    return base64.b64encode(values.tobytes()).decode()
