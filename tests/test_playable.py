@@ -29,7 +29,9 @@ from gsa.layers import (
     SpatialTransformer,
     attend,
     bilinear_sample,
+    grid,
     record_weights,
+    window,
 )
 from gsa.layers.matching import positions
 from gsa.playable import (
@@ -42,6 +44,7 @@ from gsa.playable import (
     Occluder,
     Playable,
     Profiles,
+    RankOne,
     SamplingGrid,
     SeedLottery,
     Table,
@@ -161,6 +164,31 @@ def sampling(**state) -> SamplingGrid:
     return figure
 
 
+@cache
+def layer_weights() -> dict[str, torch.Tensor]:
+    """What full attention and both hops of GSA weigh, with one head, as matrices over all pixels."""
+    torch.manual_seed(0)
+    x, gsa = 2 * torch.randn(1, 8, 8, 8), GlobalSparseAttention(8, heads=1, patch=2)
+    with torch.no_grad(), record_weights() as recorded:
+        SelfAttention(8, heads=1)(x)
+        gsa(x)
+    full, across, within = recorded
+    pixels, hops = torch.arange(64.0).view(1, 1, 8, 8), []
+    for weights, partition in ((across, grid(2)), (within, window(2))):
+        groups, matrix = partition.split(pixels)[..., 0].long(), torch.zeros(64, 64)
+        for group, table in zip(groups, weights[:, 0], strict=True):
+            matrix[group[:, None], group] = table
+        hops.append(matrix)
+    return {"full attention": full[0, 0], "GSA": hops[1] @ hops[0], "across": hops[0], "within": hops[1]}
+
+
+def rank_one(wish: np.ndarray | str = "full attention", cell: tuple[int, int] = (1, 2)) -> RankOne:
+    figure = RankOne({name: layer_weights()[name] for name in ("full attention", "GSA")}, patch=4, place=2, cell=cell)
+    wished = figure.data["wishes"][wish] if isinstance(wish, str) else wish.tolist()
+    figure.state = figure.state | {"wish": wished}
+    return figure
+
+
 FIGURES = {
     "behind": behind,
     "hops": HopMap,
@@ -169,6 +197,7 @@ FIGURES = {
     "near_and_far": near_and_far,
     "occluder": occluded,
     "profiles": Profiles,
+    "rank_one": rank_one,
     "reading": reading,
     "sampling": sampling,
     "table": table,
@@ -218,7 +247,7 @@ def centre(map, side: int, row: int, column: int) -> tuple[float, float]:
 def drawn(page, part: str, side: int) -> np.ndarray:
     """The pixels that a part of the map covers."""
     found = np.zeros((side, side), bool)
-    for column, row in re.findall(r"M(\d+) (\d+)h1", page.locator(f".map path.{part}").get_attribute("d")):
+    for column, row in re.findall(r"M(\d+) (\d+)h1", page.locator(f"svg path.{part}").get_attribute("d")):
         found[int(row), int(column)] = True
     return found
 
@@ -1212,6 +1241,139 @@ def test_the_cat_of_the_last_chapter_has_what_is_to_be_found() -> None:
     np.testing.assert_allclose(figure.rollout, (np.mean(both, 0) + 1 / 64) / 2, atol=1e-5)
 
 
+def unfold(cells: Any) -> np.ndarray:
+    """Receivers × senders, of cells as they are shown: a square a receiver, in it a cell a sender."""
+    return np.reshape(cells, (2, 4, 2, 4)).swapaxes(1, 2).reshape(4, 16)
+
+
+def assert_rank_one(page, figure: RankOne) -> None:
+    """The page says what the package finds, and shows the wish, the nearest product and what is left over."""
+    page.locator(".words").get_by_text(figure.words(), exact=True).wait_for(timeout=10_000)
+    wish, nearest = figure.wish().numpy(), figure.nearest().numpy()
+    read = "all => all.map(cell => cell.style.fillOpacity * (cell.classList.contains('surplus') ? -1 : 1))"
+    for part, expected in {"wish": wish, "nearest": nearest, "left": wish - nearest}.items():
+        shown = page.locator(f".{part} .cell").evaluate_all(read)
+        np.testing.assert_allclose(unfold(shown), expected.clip(-1, 1), atol=1e-5)
+    column, row = (factor / max(factor.max(), 1e-9) for factor in map(torch.Tensor.numpy, figure.factors()))
+    np.testing.assert_allclose(page.locator(".beta .cell").evaluate_all(read), column, atol=1e-5)
+    np.testing.assert_allclose(page.locator(".alpha .cell").evaluate_all(read), row, atol=1e-5)
+    numbers = page.locator(".factors-panel text").all_text_contents()[:4]
+    np.testing.assert_allclose(np.array(numbers, float), column, atol=0.0051)
+    heights = page.locator("rect.met").evaluate_all("all => all.map(bar => (bar.getAttribute('height') - 0.04) / 2.6)")
+    np.testing.assert_allclose(heights, figure.met(), atol=1e-6)
+    row, column = (int(page.locator(".wish-panel .chosen").get_attribute(axis) or -1) for axis in "yx")
+    assert (row, column) == tuple(figure.state["cell"])
+    receiver, sender = figure.path()
+    for part, pixel in {"receiver": receiver, "sender": sender}.items():
+        assert np.argwhere(drawn(page, part, 8)).tolist() == [list(pixel)]
+
+
+def painted(values: dict[tuple[int, int], float], wish: str = "nothing") -> np.ndarray:
+    """The named wish with some of its cells painted, as receivers × senders."""
+    cells = np.array(rank_one(wish).state["wish"]).reshape(2, 2, 4, 4).swapaxes(1, 2).reshape(8, 8)
+    for cell, value in values.items():
+        cells[cell] = value
+    return unfold(cells)
+
+
+@pytest.mark.parametrize("name", ["rank_one"])
+def test_a_pointer_paints_a_wish(page, name: str) -> None:
+    assert_rank_one(page, rank_one())
+    wish = page.locator(".wish")
+    page.mouse.move(*centre(wish, 8, 6, 1))
+    assert_rank_one(page, rank_one(cell=(6, 1)))
+    page.get_by_role("button", name="GSA").click()
+    assert_rank_one(page, rank_one("GSA", cell=(6, 1)))
+    page.get_by_role("button", name="nothing").click()
+    assert_rank_one(page, rank_one("nothing", cell=(6, 1)))
+    page.mouse.move(*centre(wish, 8, 0, 0))
+    page.mouse.down()
+    page.mouse.move(*centre(wish, 8, 3, 3))
+    page.mouse.move(*centre(wish, 8, 3, 6))
+    page.mouse.up()
+    full = dict.fromkeys([(0, 0), (1, 1), (2, 2), (3, 3), (3, 4), (3, 5), (3, 6)], 1.0)
+    assert_rank_one(page, rank_one(painted(full), cell=(3, 6)))
+    page.mouse.click(*centre(wish, 8, 3, 5))
+    page.mouse.click(*centre(wish, 8, 7, 0))
+    page.mouse.click(*centre(wish, 8, 7, 0))
+    page.mouse.click(*centre(wish, 8, 7, 0))
+    page.mouse.click(*centre(wish, 8, 6, 7))
+    assert_rank_one(page, rank_one(painted(full | {(3, 5): 0.5, (6, 7): 1.0}), cell=(6, 7)))
+
+
+@pytest.mark.parametrize("name", ["rank_one"])
+def test_keys_paint_a_wish(page, name: str) -> None:
+    page.get_by_role("button", name="two pairs").focus()
+    page.keyboard.press("Enter")
+    assert_rank_one(page, rank_one("two pairs"))
+    for key in ("Tab", "Tab", "ArrowLeft", "Enter", *["ArrowRight"] * 9, "Enter", "ArrowDown", "Space", "Space"):
+        page.keyboard.press(key)
+    assert_rank_one(page, rank_one(painted({(1, 1): 0.5, (1, 7): 1.0, (2, 7): 0.5}, "two pairs"), cell=(2, 7)))
+
+
+@pytest.mark.parametrize("name", ["rank_one"])
+@pytest.mark.parametrize("page", [{"viewport": PHONE, "has_touch": True, "is_mobile": True}], indirect=True)
+def test_a_finger_paints_a_wish(page, name: str) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    page.get_by_role("button", name="nothing").tap()
+    for cell in ((0, 0), (0, 0), (5, 2), (7, 7)):
+        page.touchscreen.tap(*centre(page.locator(".wish"), 8, *cell))
+    assert_rank_one(page, rank_one(painted({(0, 0): 0.5, (5, 2): 1.0, (7, 7): 1.0}), cell=(7, 7)))
+
+
+@pytest.mark.parametrize("wish", ["full attention", "GSA", "two pairs", "painted"])
+def test_the_product_is_the_nearest_and_heads_meet_what_singular_values_say(wish: str) -> None:
+    levels = np.random.default_rng(0).integers(0, 3, (4, 16)) / 2
+    figure = rank_one(levels if wish == "painted" else wish)
+    wished, (column, row) = figure.wish().numpy(), figure.factors()
+    left, strengths, right = np.linalg.svd(wished)
+    nearest = strengths[0] * np.outer(left[:, 0], right[0])
+    assert np.linalg.norm(wished - figure.nearest().numpy()) == pytest.approx(np.linalg.norm(wished - nearest))
+    if strengths[1] < 0.99 * strengths[0]:
+        np.testing.assert_allclose(figure.nearest(), nearest, atol=1e-9)
+    assert min(column.min(), row.min()) > -1e-12
+    np.testing.assert_allclose(figure.met(), np.cumsum(strengths**2) / (strengths**2).sum())
+
+
+def test_equal_pairs_are_mixed_and_of_unequal_ones_the_weaker_gets_nothing() -> None:
+    figure = rank_one("two pairs")
+    np.testing.assert_allclose(figure.nearest()[[0, 0, 3, 3], [5, 10, 5, 10]], 0.5)
+    assert figure.met() == pytest.approx([0.5, 1, 1, 1])
+    weaker = rank_one(painted({(1, 1): 0.5}, "two pairs")).nearest()
+    np.testing.assert_allclose(weaker[[0, 0, 3, 3], [5, 10, 5, 10]], [0, 0, 0, 1], atol=1e-12)
+
+
+def test_of_gsa_itself_one_head_meets_everything_and_the_factors_are_its_hops() -> None:
+    figure, weights = rank_one("GSA"), layer_weights()
+    receivers, senders = ([8 * row + column for row, column in figure.data[name]] for name in ("receivers", "senders"))
+    assert receivers == [16, 17, 24, 25]
+    assert senders[:5] == [8, 10, 12, 14, 24]
+    (relay,) = {*receivers} & {*senders}
+    column, row = figure.factors()
+    assert figure.met()[0] == pytest.approx(1, abs=1e-6)
+    alpha, beta = weights["across"][relay, senders], weights["within"][receivers, relay]
+    np.testing.assert_allclose(row / row.sum(), alpha, atol=1e-3)
+    np.testing.assert_allclose(column / column.max(), beta / beta.max(), atol=1e-3)
+
+
+@pytest.mark.parametrize("heads", [2, 3])
+def test_as_many_heads_with_linear_maps_between_them_reach_what_is_said(heads: int) -> None:
+    figure = rank_one()
+    left, _, right = torch.linalg.svd(figure.wish(), full_matrices=False)
+    near = 0.01 * torch.eye(heads).double()
+    near[:, 0] = 1
+    betas, alphas = (near * vectors[0].sum().sign() @ vectors for vectors in (left.T[:heads], right[:heads]))
+    assert min(betas.min(), alphas.min()) > 0
+    between = torch.linalg.pinv(betas.T) @ figure.wish() @ torch.linalg.pinv(alphas)
+    missed = (figure.wish() - betas.T @ between @ alphas).square().sum() / figure.wish().square().sum()
+    assert 1 - missed.item() == pytest.approx(figure.met()[heads - 1])
+
+
+def test_a_wish_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match=re.escape("got (16, 16)")):
+        RankOne({"small": torch.ones(16, 16)})
+
+
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("page", [{}, {"viewport": PHONE}], indirect=True, ids=["desk", "phone"])
@@ -1270,7 +1432,7 @@ def test_every_reader_gets_a_form_that_it_knows_and_a_page_is_the_same_in_each_b
     assert values == json.loads(json.dumps({"data": figure.data, "state": figure.state}))
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_a_page_with_its_figure_is_light(name: str) -> None:
-    parts = [html(FIGURES[name]()).encode(), *(file.read_bytes() for file in FILES)]
+@pytest.mark.parametrize("names", [*zip(FIGURES), ("hops", "rank_one", "weights")])
+def test_a_page_with_its_figures_is_light(names: tuple[str, ...]) -> None:
+    parts = [*(html(FIGURES[name]()).encode() for name in names), *(file.read_bytes() for file in FILES)]
     assert sum(len(gzip.compress(part)) for part in parts) < 250_000

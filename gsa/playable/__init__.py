@@ -9,6 +9,7 @@ from gsa.playable.matrix_behind import MatrixBehind
 from gsa.playable.near_and_far import NearAndFar
 from gsa.playable.occluder import Occluder
 from gsa.playable.profiles import Profiles
+from gsa.playable.rank_one import RankOne
 from gsa.playable.sampling_grid import SamplingGrid
 from gsa.playable.seed_lottery import SeedLottery
 from gsa.playable.table import Table
@@ -24,6 +25,7 @@ __all__ = [
     "Occluder",
     "Playable",
     "Profiles",
+    "RankOne",
     "SamplingGrid",
     "SeedLottery",
     "Table",

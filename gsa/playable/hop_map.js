@@ -1,23 +1,11 @@
 // The hop map: the one path from a sender to a receiver, and what each patch costs.
-import { arrow, choices, count, frame, key, make, point, redraw, slider, steer, sum, svg, unique, written } from "./shared.js";
+import { choices, count, drawnHops, frame, groups, key, make, point, redraw, slider, steer, sum, unique, written } from "./shared.js";
 
 const TEXTS = {
   wish: "move the receiver over the map, click to make its pixel the sender, and move on. Then change the order of the hops, the patch and the map.",
   find: "one path for every pair, which turns where the two colours meet; the least cost at k² ≈ √N; and no gain at all on 8 × 8.",
   keys: "With keys: arrows move the receiver, Enter picks the sender. With a finger: tap to move the receiver, tap it again to pick the sender. Pixels are (row, column), counted from (0, 0) at the top left.",
 };
-
-// What the relay pixel sums over in hop 1, what the receiver sums over in hop 2, and the one pixel of both.
-function groups({ side, patch, receiver, sender, first }) {
-  const range = (start, length, step) => Array.from({ length }, (_, index) => start + index * step);
-  const block = ([rows, columns]) => rows.flatMap((row) => columns.map((column) => [row, column]));
-  const place = (pixel) => block(pixel.map((x) => range(x % patch, side / patch, patch)));
-  const room = (pixel) => block(pixel.map((x) => range(x - (x % patch), patch, 1)));
-  const meet = (inRoomOf, atPlaceOf) => inRoomOf.map((x, axis) => x - (x % patch) + (atPlaceOf[axis] % patch));
-  return first === "across"
-    ? { one: place(sender), two: room(receiver), relay: meet(receiver, sender) }
-    : { one: room(sender), two: place(receiver), relay: meet(sender, receiver) };
-}
 
 function say(state, share) {
   const { one, two, relay } = groups(state);
@@ -31,39 +19,6 @@ function say(state, share) {
     `So each pixel computes ${count(one.length + two.length)} weights and hears all ${count(state.side ** 2)} pixels, ` +
     `for ${share.toFixed(2)} of the cost of full attention.`
   );
-}
-
-function drawnMap() {
-  const names = ["ground", "one", "two", "relay", "sender", "thin", "thick", "receiver"];
-  const layers = Object.fromEntries(names.map((name) => [name, svg("path", { class: name })]));
-  const path = svg("g");
-  const picture = svg("svg", { "aria-hidden": "true" }, ...Object.values(layers), path);
-  const element = make("div", { class: "map", role: "application", tabindex: 0 }, picture);
-  const squares = (pixels) => pixels.map(([row, column]) => `M${column} ${row}h1v1h-1z`).join("");
-  const lines = (side, step) => {
-    const places = Array.from({ length: side / step + 1 }, (_, index) => index * step);
-    return places.map((place) => `M0 ${place}h${side}M${place} 0v${side}`).join("");
-  };
-
-  function draw(state) {
-    const { side, patch, receiver, sender } = state;
-    const { one, two, relay } = groups(state);
-    const shapes = {
-      ground: `M0 0h${side}v${side}h-${side}z`,
-      one: squares(one),
-      two: squares(two),
-      relay: squares([relay]),
-      sender: squares([sender]),
-      thin: lines(side, 1),
-      thick: lines(side, patch),
-      receiver: squares([receiver]),
-    };
-    for (const [name, shape] of Object.entries(shapes)) layers[name].setAttribute("d", shape);
-    path.replaceChildren(...arrow(sender, relay, side, "1"), ...arrow(relay, receiver, side, "2"));
-    picture.setAttribute("viewBox", `-0.1 -0.1 ${side + 0.2} ${side + 0.2}`);
-    element.setAttribute("aria-label", `Map of ${side} by ${side} pixels in patches of ${patch} by ${patch}`);
-  }
-  return { element, draw };
 }
 
 // Bars, each of them also the button that chooses its patch.
@@ -111,7 +66,8 @@ export default {
       model.save_changes();
     };
 
-    const map = drawnMap();
+    const hops = drawnHops();
+    const map = make("div", { class: "map", role: "application", tabindex: 0 }, hops.picture);
     const chart = costChart(costs, (patch) => change({ patch }));
     const orders = { across: "across patches (GSA)", within: "within a patch (MaxViT)" };
     const order = choices("First hop", orders, (first) => change({ first }));
@@ -128,12 +84,12 @@ export default {
       move: (receiver) => change({ receiver }),
       pick: () => change({ sender: model.get("state").receiver }),
     };
-    point(map.element, hand);
-    steer(map.element, hand);
+    point(map, hand);
+    steer(map, hand);
     const told = frame(
       el,
       TEXTS,
-      [map.element, key({ sender: "sender", relay: "relay", receiver: "receiver" })],
+      [map, key({ sender: "sender", relay: "relay", receiver: "receiver" })],
       size.element,
       order.element,
       chart.element,
@@ -142,7 +98,8 @@ export default {
 
     redraw(model, () => {
       const state = model.get("state");
-      map.draw(state);
+      hops.draw(state);
+      map.setAttribute("aria-label", `Map of ${state.side} by ${state.side} pixels in patches of ${state.patch} by ${state.patch}`);
       told.textContent = say(state, chart.draw(state));
       order.check(state.first);
       size.show(state.side);

@@ -145,26 +145,72 @@ export function arrow(from, to, side, label) {
   ];
 }
 
+// What the relay pixel sums over in hop 1, what the receiver sums over in hop 2, and the one pixel of both.
+export function groups({ side, patch, receiver, sender, first }) {
+  const range = (start, length, step) => Array.from({ length }, (_, index) => start + index * step);
+  const block = ([rows, columns]) => rows.flatMap((row) => columns.map((column) => [row, column]));
+  const place = (pixel) => block(pixel.map((x) => range(x % patch, side / patch, patch)));
+  const room = (pixel) => block(pixel.map((x) => range(x - (x % patch), patch, 1)));
+  const meet = (inRoomOf, atPlaceOf) => inRoomOf.map((x, axis) => x - (x % patch) + (atPlaceOf[axis] % patch));
+  return first === "across"
+    ? { one: place(sender), two: room(receiver), relay: meet(receiver, sender) }
+    : { one: room(sender), two: place(receiver), relay: meet(sender, receiver) };
+}
+
+// The path of HopMap's state, on its map in patches, with the pixels that both hops sum over.
+export function drawnHops() {
+  const names = ["ground", "one", "two", "relay", "sender", "thin", "thick", "receiver"];
+  const layers = Object.fromEntries(names.map((name) => [name, svg("path", { class: name })]));
+  const path = svg("g");
+  const picture = svg("svg", { "aria-hidden": "true" }, ...Object.values(layers), path);
+  const squares = (pixels) => pixels.map(([row, column]) => `M${column} ${row}h1v1h-1z`).join("");
+  const lines = (side, step) => {
+    const places = Array.from({ length: side / step + 1 }, (_, index) => index * step);
+    return places.map((place) => `M0 ${place}h${side}M${place} 0v${side}`).join("");
+  };
+
+  function draw(state) {
+    const { side, patch, receiver, sender } = state;
+    const { one, two, relay } = groups(state);
+    const shapes = {
+      ground: `M0 0h${side}v${side}h-${side}z`,
+      one: squares(one),
+      two: squares(two),
+      relay: squares([relay]),
+      sender: squares([sender]),
+      thin: lines(side, 1),
+      thick: lines(side, patch),
+      receiver: squares([receiver]),
+    };
+    for (const [name, shape] of Object.entries(shapes)) layers[name].setAttribute("d", shape);
+    path.replaceChildren(...arrow(sender, relay, side, "1"), ...arrow(relay, receiver, side, "2"));
+    picture.setAttribute("viewBox", `-0.1 -0.1 ${side + 0.2} ${side + 0.2}`);
+  }
+  return { picture, draw };
+}
+
 const within = (side) => (place) => Math.min(side() - 1, Math.max(0, place));
+
+// The pixel of a square map that an event is over.
+export function under(map, side, { clientX, clientY }) {
+  const { left, top, width, height } = map.getBoundingClientRect();
+  const shares = [(clientY - top) / height, (clientX - left) / width];
+  return shares.map((share) => Math.floor(share * side())).map(within(side));
+}
 
 // Calls move(pixel) where a pointer is over the map or a finger drags, and pick() for a click or a second tap.
 export function point(map, { side, at, move, pick = () => {} }) {
-  const under = ({ clientX, clientY }) => {
-    const { left, top, width, height } = map.getBoundingClientRect();
-    const shares = [(clientY - top) / height, (clientX - left) / width];
-    return shares.map((share) => Math.floor(share * side())).map(within(side));
-  };
-  const here = (event) => String(under(event)) === String(at());
+  const here = (event) => String(under(map, side, event)) === String(at());
   let picks = false;
   map.addEventListener("pointermove", (event) => {
     if ((event.pointerType === "mouse" || event.buttons) && !here(event)) {
       picks = false;
-      move(under(event));
+      move(under(map, side, event));
     }
   });
   map.addEventListener("pointerdown", (event) => {
     picks = here(event);
-    move(under(event));
+    move(under(map, side, event));
   });
   map.addEventListener("click", (event) => picks && here(event) && pick());
 }
