@@ -21,6 +21,7 @@ NEEDS = {
     ("03_sampling", "check-rigid"): ["grid"],
     ("06_twins", "ex1"): ["hand-code"],
     ("06_twins", "ex4-check-cell"): ["hops"],
+    ("08_cifar10", "check-fourth"): ["hand-check"],
     ("09_properties", "ex2-check"): ["pixels-exponent"],
     ("10_outlook", "exercise-1"): ["sparsemax-loop"],
     ("10_outlook", "exercise-2"): ["sparsemax"],
@@ -513,6 +514,55 @@ def test_two_layers_cross_a_window(formula):
 @pytest.mark.parametrize("formula", ["side // k", "2 * side // k", "side // k + 1", "2 ** (side // k) - 1"])
 def test_other_formulas_for_the_crossing_are_refused(formula):
     fails(*CROSSING, f"your_formula = lambda side, k: {formula}")
+
+
+# 8 CIFAR-10
+
+FOURTH, PLAN, PEEK = (("08_cifar10", f"check-{name}") for name in ("fourth", "plan", "peek"))
+SHARE = """
+def your_share(a, c):
+    found = np.zeros(len(a), bool)
+    for n in range({first}, 21):
+        x, y = a[:, :n], c[:, :n]
+        error = np.sqrt((x.var(1, ddof={ddof}) + y.var(1, ddof={ddof})) / n)
+        found {stop} abs(x.mean(1) - y.mean(1)) > {reach} * error
+    return found.mean()
+"""
+ONCE_EACH = {"first": 2, "ddof": 1, "stop": "|=", "reach": "reaches[n]"}
+
+
+@pytest.mark.parametrize("interval", ["0.02, 0.58", "[0.0174, 0.5826]"])
+def test_the_interval_of_four_runs(interval):
+    passes(*FOURTH, f"your_interval = {interval}")
+
+
+@pytest.mark.parametrize(
+    "interval", ["-0.15, 0.75", "0.07, 0.53", "-0.02, 0.62", "-0.05, 0.65", "0.58, 0.02", "0.0002, 0.0058"]
+)
+def test_an_interval_by_another_reach_or_spread_is_refused(interval):
+    fails(*FOURTH, f"your_interval = {interval}")
+
+
+def test_the_plan_counts_the_control():
+    passes(*PLAN, "your_runs = 7, 77")
+
+
+@pytest.mark.parametrize("runs", ["(7, 66)", "(8, 77)", "(6.98, 77)", "(7, 49)", "(7, 56)", "(7, 11)", "(77, 7)"])
+def test_another_plan_is_refused(runs):
+    fails(*PLAN, f"your_runs = {runs}")
+
+
+@pytest.mark.parametrize("change", [{}, {"reach": "__import__('scipy').stats.t.ppf(0.975, 2 * n - 2)"}])
+def test_who_stops_at_a_star_is_counted(change):
+    passes(*PEEK, SHARE.format(**(ONCE_EACH | change)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"first": 3}, {"first": 20}, {"ddof": 0}, {"stop": "="}, {"reach": "1.96"}, {"reach": "reaches[20]"}],
+)
+def test_another_count_is_refused(change):
+    fails(*PEEK, SHARE.format(**(ONCE_EACH | change)))
 
 
 # 9 Properties

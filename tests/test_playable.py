@@ -50,6 +50,7 @@ from gsa.playable import (
     Table,
     Views,
 )
+from gsa.playable.seed_lottery import LEFT, RIGHT
 from gsa.probes import count_macs, influence, mixing
 
 ROOT = Path(__file__).parents[1]
@@ -687,6 +688,20 @@ def test_keys_move_the_sliders_and_luck_is_as_large_as_luck_says(page, name: str
 
 
 @pytest.mark.parametrize("name", ["lottery"])
+def test_where_studies_differ_most_all_dots_lie_in_the_picture(page, name: str) -> None:
+    for slider, end in {"Spread": "End", "Seeds": "Home", "Candidates": "End", "Truth": "End"}.items():
+        page.get_by_role("slider", name=slider).focus()
+        page.keyboard.press(end)
+    figure = SeedLottery(0.3, 0.2, 2, 20)
+    assert_lottery(page, figure)
+    page.keyboard.press("Home")
+    even = SeedLottery(0.0, 0.2, 2, 20)
+    assert_lottery(page, even)
+    found = np.concatenate([figure.studies().difference, even.studies().difference])
+    assert found.min() > LEFT and found.max() < RIGHT
+
+
+@pytest.mark.parametrize("name", ["lottery"])
 def test_a_pointer_changes_the_rules_and_finds_false_stars(page, name: str) -> None:
     page.get_by_label("after each seed").check()
     page.get_by_label("1.96").check()
@@ -699,8 +714,8 @@ def test_a_pointer_changes_the_rules_and_finds_false_stars(page, name: str) -> N
     x, y, _ = figure.studies().stacks()
     study = int(x.argmax())
     box = page.locator(".dots svg").bounding_box()
-    scale = box["width"] / 1.8
-    page.mouse.move(box["x"] + (x[study] + 0.8) * scale, box["y"] + (0.92 - y[study]) * scale)
+    scale = box["width"] / (RIGHT - LEFT)
+    page.mouse.move(box["x"] + (x[study] - LEFT) * scale, box["y"] + (0.92 - y[study]) * scale)
     figure.state = figure.state | {"study": study}
     assert_lottery(page, figure)
 
@@ -713,8 +728,8 @@ def test_a_finger_asks_a_study_for_its_runs(page, name: str) -> None:
     x, y, _ = figure.studies().stacks()
     study = int(x.argmin())
     box = page.locator(".dots svg").bounding_box()
-    scale = box["width"] / 1.8
-    page.touchscreen.tap(box["x"] + (x[study] + 0.8) * scale, box["y"] + (0.92 - y[study]) * scale)
+    scale = box["width"] / (RIGHT - LEFT)
+    page.touchscreen.tap(box["x"] + (x[study] - LEFT) * scale, box["y"] + (0.92 - y[study]) * scale)
     assert_lottery(page, SeedLottery(study=study))
     page.get_by_text("Dunnett's d, for").tap()
     assert_lottery(page, SeedLottery(study=study, reach="d"))

@@ -2,11 +2,11 @@
 import { choices, count, frame, key, make, redraw, slider, STEPS, sum, svg } from "./shared.js";
 
 const TEXTS = {
-  wish: "leave the truth at zero and count the false stars, then look after each seed, or take twenty candidates; give the truth .2 points, and take two seeds, then twenty. Point at a dot to see the runs of its study.",
-  find: "with t about one study in twenty finds what is not there, with many looks or many candidates far more, and Dunnett's d mends only the candidates; the fewer the seeds, the more the stars exaggerate.",
+  wish: "leave the truth at zero and count the false stars, then look after each seed, or take twenty candidates; give the truth 0.2 points, and take two seeds, then twenty. Point at a dot to see the runs of its study.",
+  find: "whether t keeps its promise, one false star in twenty studies; which rules break it, and which of these Dunnett's d mends; and with how many seeds the stars exaggerate most.",
   keys: "With keys: arrows move from dot to dot. With a finger: tap a dot or draw. All settings share the same draws until you ask for others; dots at either end may lie beyond it.",
 };
-const [LEFT, RIGHT, TOP] = [-0.8, 1, 0.7];
+const [LEFT, RIGHT, TOP] = [-0.9, 1.1, 0.7];
 const COLUMNS = Array.from({ length: 45 }, (_, index) => 48 + 8 * index);
 const [STUDIES, ARMS, SEEDS] = [1000, 21, 20];
 const REACHES = { z: "1.96", t: "Student's t", d: "Dunnett's d, for all candidates" };
@@ -115,7 +115,7 @@ function shapesOfStudy({ draw, difference, sigma, study }, { candidate, seeds, .
 function drawnStudies(mark) {
   const names = ["axis", "zero", "truth", "none", "star", "false", "mean", "halo", "marked", "runs", "means", "interval", "middle"];
   const layers = Object.fromEntries(names.map((name) => [name, svg("path", { class: name })]));
-  const text = (words, x, y, name = "") => svg("text", { x, y, class: name, "font-size": 6, "stroke-width": 2 }, words);
+  const text = (words, x, y, name = "") => svg("text", { x, y, class: name, "font-size": 6.6, "stroke-width": 2 }, words);
   const rows = ["control", "candidate", "difference"].map((name, row) => text(name, 100 * LEFT, 15 * (row + 1), "first"));
   const ticks = [-50, 0, 50].map((tick) => text(points(tick / 100), tick, 67));
   const labels = { truth: text("truth", 0, -86), mean: text("", 0, -75, "first mean") };
@@ -170,7 +170,7 @@ function drawnStudies(mark) {
     for (const name of ["marked", "interval", "middle"]) layers[name].dataset.kind = kind(found[study], difference);
     labels.truth.setAttribute("x", 100 * difference);
     labels.mean.textContent = difference ? "mean of the stars" : "";
-    labels.mean.setAttribute("x", Math.min(average + 2, 100 * RIGHT - 50));
+    labels.mean.setAttribute("x", Math.min(average + 2, 100 * RIGHT - 62));
   }
   return { element, draw };
 }
@@ -184,8 +184,8 @@ export default {
     };
     const range = (from, to, scale = 1) => Array.from({ length: to - from + 1 }, (_, index) => (from + index) / scale);
     const sliders = {
-      difference: ["Truth δ", range(0, 8, 20), points],
-      sigma: ["Spread σ", range(2, 5, 20), points],
+      difference: ["Truth δ", range(0, 6, 20), points],
+      sigma: ["Spread σ", range(2, 4, 20), points],
       seeds: ["Seeds n", range(2, SEEDS), String],
       candidates: ["Candidates", Object.keys(reaches.t).map(Number), String],
     };
