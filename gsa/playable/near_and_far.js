@@ -1,5 +1,5 @@
 // Two sliders: what window and reduction of Twins let a pixel see, what they cost, and what the summaries tell.
-import { count, frame, key, make, paint, point, redraw, slider, steer, svg, switches, unpack, written } from "./shared.js";
+import { chart, count, frame, key, make, paint, point, redraw, slider, steer, switches, unpack, written } from "./shared.js";
 
 const TEXTS = {
   wish: "move the sliders through the valley, then open the lock, and take the reduction to 56. Move over the first picture to see with another pixel.",
@@ -8,7 +8,6 @@ const TEXTS = {
 };
 const SIDE = 56;
 const KS = [1, 2, 4, 7, 8, 14, 28, 56];
-const [LEFT, RIGHT, TOP, BOTTOM] = [16, 98, 3, 70]; // of the chart, in hundredths of its width
 
 // Multiply-accumulates for every reduction: attention to the window and to the summaries, and projections.
 function costsOf({ window, locked }, costs) {
@@ -51,29 +50,17 @@ function look(summaries, { window, reduction, pixel }) {
 
 // Costs over the reduction, on a logarithmic axis.
 function drawnCosts(bound) {
-  const names = ["axis", "bound", "projections", "summaries", "window", "both", "dots", "chosen"];
-  const layers = Object.fromEntries(names.map((name) => [name, svg("path", { class: name })]));
-  const text = (words, x, y, name = "") => svg("text", { x, y, class: name, "font-size": 5 }, words);
-  const across = (place) => LEFT + 4 + ((RIGHT - LEFT - 8) * place) / (KS.length - 1);
-  const up = (macs) => BOTTOM - ((BOTTOM - TOP) * Math.log10(macs / 3e5)) / 4;
-  const ticks = KS.map((k, place) => text(k, across(place), BOTTOM + 6));
-  const powers = [1, 10, 100, 1000].map((mmac) => text(count(mmac), LEFT - 1.5, up(1e6 * mmac), "last"));
-  const label = text("", (LEFT + RIGHT) / 2, BOTTOM + 13);
-  const element = svg("svg", { viewBox: "0 0 100 87", "aria-hidden": "true", class: "costs" });
-  element.append(...Object.values(layers), ...ticks, ...powers, label);
-  layers.axis.setAttribute("d", `M${LEFT} ${TOP}V${BOTTOM}H${RIGHT}`);
-  const line = (values) => `M${values.map((macs, place) => `${across(place)} ${up(macs)}`).join("L")}`;
-  const dot = (macs, place) => `M${across(place)} ${up(macs)}h0`;
+  const names = ["bound", "projections", "summaries", "window", "both", "dots", "chosen"];
+  const powers = Object.fromEntries([1, 10, 100, 1000].map((mmac) => [count(mmac), 1e6 * mmac]));
+  const { element, line, dot, level, draw } = chart(names, KS, { low: 3e5, decades: 4, powers });
 
-  function draw({ reduction, locked }, costs) {
-    for (const [name, values] of Object.entries(costs)) layers[name].setAttribute("d", line(values));
-    layers.dots.setAttribute("d", costs.both.map(dot).join(""));
+  function show({ reduction, locked }, costs) {
+    const lines = Object.fromEntries(Object.entries(costs).map(([name, values]) => [name, line(values)]));
     const place = KS.indexOf(reduction);
-    layers.chosen.setAttribute("d", dot(costs.both[place], place));
-    layers.bound.setAttribute("d", locked ? `M${LEFT} ${up(bound)}H${RIGHT}` : "");
-    label.textContent = locked ? "window = reduction" : "reduction";
+    const dots = { dots: costs.both.map(dot).join(""), chosen: dot(costs.both[place], place) };
+    draw({ ...lines, ...dots, bound: locked ? level(bound) : "" }, locked ? "window = reduction" : "reduction");
   }
-  return { element, draw };
+  return { element, show };
 }
 
 export default {
@@ -98,8 +85,8 @@ export default {
     news.near.remove();
     sight.title.textContent = "what the framed pixel attends to";
     news.title.textContent = "what every pixel reads from the summaries";
-    const chart = drawnCosts(2 * SIDE ** 2 * 64 * data.bound);
-    const cost = make("div", { class: "cost-panel" }, chart.element, make("b", {}, "cost (MMAC)"));
+    const costChart = drawnCosts(2 * SIDE ** 2 * 64 * data.bound);
+    const cost = make("div", { class: "cost-panel" }, costChart.element, make("b", {}, "cost (MMAC)"));
     const map = make("div", { class: "panels three", role: "application", tabindex: 0 }, sight.element, news.element, cost);
     map.setAttribute("aria-label", "A photograph as one pixel attends to it, what pixels read from summaries, and the cost");
     const hand = { side: () => SIDE, at: () => state().pixel, move: (pixel) => change({ pixel }) };
@@ -122,7 +109,7 @@ export default {
       const costs = costsOf(now, data.costs);
       paint(sight.canvas, look(summaries, now));
       paint(news.canvas, told[now.reduction]);
-      chart.draw(now, costs);
+      costChart.show(now, costs);
       const share = (pixels) => `${(100 * pixels) / SIDE}%`;
       const place = (mark, [row, column], side) =>
         Object.assign(mark.style, { top: share(row), left: share(column), width: share(side), height: share(side) });

@@ -1,5 +1,5 @@
 // Two profiles: drag seven logits of rows and seven of columns, and the weights of a head follow.
-import { choices, frame, key, make, redraw, slider, sum, svg } from "./shared.js";
+import { choices, frame, key, make, redraw, slider, softmax, sum, svg } from "./shared.js";
 
 const TEXTS = {
   wish: "drag the bars until the weights fill the framed diagonal; then wish for a bar, for a spot, and sharpen with α.",
@@ -8,11 +8,6 @@ const TEXTS = {
 };
 const [K, HIGHEST, CELL, EDGE] = [7, 6, 10, 30]; // the map of weights begins at the edge, the bars end before it
 const LONGEST = EDGE - 4;
-
-function softmax(logits, alpha) {
-  const powers = logits.map((logit) => Math.exp(alpha * (logit - Math.max(...logits))));
-  return powers.map((power) => power / sum(powers));
-}
 
 const offset = (index) => String(index - (K - 1) / 2).replace(/^(?=[1-9])/, "+").replace("-", "−");
 
@@ -108,7 +103,7 @@ export default {
 
     redraw(model, () => {
       const state = model.get("state");
-      const [rows, columns] = [state.rows, state.columns].map((logits) => softmax(logits, state.alpha));
+      const [rows, columns] = [state.rows, state.columns].map((logits) => softmax(logits.map((logit) => state.alpha * logit)));
       const weights = rows.map((row) => columns.map((column) => row * column));
       const wished = wishes[state.wish];
       const common = sum(weights.flatMap((row, i) => row.map((weight, j) => Math.min(weight, wished[i][j]))));

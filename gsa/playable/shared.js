@@ -19,6 +19,13 @@ function fill(element, attributes, children) {
 // In Jupyter each figure has a copy of this file, so no count could tell them apart.
 export const unique = (word) => `${word}-${Math.random().toString(36).slice(2)}`;
 export const sum = (values) => values.reduce((total, value) => total + value, 0);
+export function softmax(logits) {
+  const most = Math.max(...logits);
+  const loudness = logits.map((logit) => Math.exp(logit - most));
+  const all = sum(loudness);
+  return loudness.map((each) => each / all);
+}
+
 export const count = (value) => value.toLocaleString("en");
 export const rounded = (value, digits = 2) => (value + 1e-9).toFixed(digits).replace(/^-(?=[0.]+$)/, "").replace("-", "−");
 export const written = ([row, column]) => `(${row}, ${column})`;
@@ -123,6 +130,30 @@ export function overlay(photograph, side) {
     );
   }
   return { element, draw };
+}
+
+// A chart with an axis of steps and a logarithmic one, which begins at `low`: paths by name, drawn one over the other.
+export function chart(names, steps, { low, decades, powers }) {
+  const [left, right, top, bottom] = [16, 98, 3, 70]; // in hundredths of its width
+  const across = (place) => left + 4 + ((right - left - 8) * place) / (steps.length - 1);
+  const up = (value) => bottom - ((bottom - top) * Math.log10(value / low)) / decades;
+  const text = (words, x, y, name = "") => svg("text", { x, y, class: name, "font-size": 5 }, words);
+  const label = text("", (left + right) / 2, bottom + 13);
+  const paths = names.map((name) => svg("path", { class: name }));
+  const element = svg("svg", { viewBox: "0 0 100 87", "aria-hidden": "true", class: "costs" });
+  element.append(svg("path", { class: "axis", d: `M${left} ${top}V${bottom}H${right}` }), ...paths, label);
+  element.append(...steps.map((step, place) => text(step, across(place), bottom + 6)));
+  element.append(...Object.entries(powers).map(([power, value]) => text(power, left - 1.5, up(value), "last")));
+  return {
+    element,
+    line: (values) => `M${values.map((value, place) => `${across(place)} ${up(value)}`).join("L")}`,
+    dot: (value, place) => `M${across(place)} ${up(value)}h0`,
+    level: (value) => `M${left} ${up(value)}H${right}`,
+    draw(shown, words) {
+      for (const [index, name] of names.entries()) paths[index].setAttribute("d", shown[name]);
+      label.textContent = words;
+    },
+  };
 }
 
 // A bent arrow with a number beside its bend.

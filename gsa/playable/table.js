@@ -1,18 +1,11 @@
 // The table of self-attention: every weight between the pixels of a photograph, read by rows or by columns.
-import { choices, frame, make, paint, point, redraw, steer, sum, switches, unpack, written } from "./shared.js";
+import { choices, frame, make, paint, point, redraw, softmax, steer, sum, switches, unpack, written } from "./shared.js";
 
 const TEXTS = {
   wish: "move over the photograph, or over the table, and see whom the pixel hears. Read columns, shuffle the pixels, let the near ones count more.",
   find: "each row sums to one, the columns do not; a shuffled pixel hears the same colours as before, unless it is told where it is. The position code takes an eighth of the squared distance from each logit, the exponent of a weight.",
   keys: "With keys: arrows move the pixel, Enter changes between row and column. With a finger: tap or draw. Pixels are (row, column), counted from (0, 0) at the top left.",
 };
-
-function softmax(logits) {
-  const most = Math.max(...logits);
-  const loudness = logits.map((logit) => Math.exp(logit - most));
-  const all = sum(loudness);
-  return loudness.map((each) => each / all);
-}
 
 // Every row of the table, for pixels that lie in this order.
 function attend({ side, queries, keys }, order, near) {
