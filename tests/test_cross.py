@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gsa import data
 from gsa.layers import SelfAttention, record_weights
 from gsa.layers.cross import CrossAttention, DecoupledCrossAttention
-from gsa.layers.matching import Finder, centres, estimate_flow, positions
+from gsa.layers.matching import Finder, centres, endpoint_error, estimate_flow
 from gsa.probes import count_macs, count_parameters
 
 sizes = st.integers(1, 4)
@@ -482,13 +482,6 @@ def test_a_sentence_looks_where_all_of_its_words_look(finder, held_out):
 # From pixels to pixels: the flow between two images
 
 
-def endpoint_error(found: Tensor, flow: Tensor) -> float:
-    """Mean distance in pixels, of those whose end is in the image, and two pixels from its border."""
-    ends = positions(32, 32).T.view(2, 32, 32) + flow
-    seen = ((ends >= 2) & (ends <= 29)).all(1)
-    return (found - flow).norm(dim=1)[seen].mean().item()
-
-
 def test_matching_finds_the_flow_of_pairs_it_was_not_set_on():
     first, second, flow = data.moved(20, seed=1)
     first, second = first / 255, second / 255
@@ -506,6 +499,15 @@ def test_what_has_not_moved_has_no_flow_and_what_is_shifted_has_the_shift():
     assert estimate_flow(first, first, scale=1000.0)[inside].abs().max() < 1e-3
     found = estimate_flow(first, first.roll((2, -3), (2, 3)), scale=1000.0)[inside]
     assert_close(found, torch.tensor([2.0, -3.0])[:, None, None].expand_as(found))
+
+
+def test_the_endpoint_error_is_the_mean_of_those_that_end_inside():
+    flow, found = torch.zeros(1, 2, 7, 9), torch.zeros(1, 2, 7, 9)
+    flow[0, 0, 4, 6], flow[0, 1, 2, 2] = 1.0, -1.0  # both end outside: of 3 × 5, 13 are left, and one comes in
+    flow[0, :, 0, 0] = torch.tensor([2.0, 2.0])
+    found[0, 0, 4, 6], found[0, 1, 0, 5] = 50.0, 50.0
+    found[0, :, 0, 0] = torch.tensor([5.0, -2.0])
+    assert endpoint_error(found, flow) == pytest.approx(5 / 14)
 
 
 def test_flow_is_the_loop_over_pairs_of_patches():

@@ -98,3 +98,15 @@ def estimate_flow(
     q, k = patch_tokens(first, patch), patch_tokens(second, patch)
     gone = point(q, k, size, scale=scale) - positions(*size).to(first)
     return rearrange(gone, "batch (h w) two -> batch two h w", h=size[0])
+
+
+def endpoint_error(found: Float[Tensor, "batch 2 height width"], flow: Float[Tensor, "batch 2 height width"]) -> float:
+    """The mean distance in pixels between where pixels are found and where they went by ``flow``.
+
+    Counted are those that end two pixels or more from the border of the second image.
+    """
+    height, width = flow.shape[-2:]
+    ends = positions(height, width).to(flow) + rearrange(flow, "batch two h w -> batch (h w) two")
+    last = torch.tensor([height - 3, width - 3]).to(flow)
+    seen = ((ends >= 2) & (ends <= last)).all(2).view(-1, height, width)
+    return (found - flow).norm(dim=1)[seen].mean().item()
