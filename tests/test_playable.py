@@ -33,9 +33,10 @@ from gsa.layers import (
     record_weights,
     window,
 )
-from gsa.layers.matching import positions
+from gsa.layers.matching import estimate_flow, positions
 from gsa.playable import (
     BilinearRead,
+    Flow,
     HopMap,
     HopWeights,
     Influence,
@@ -190,8 +191,27 @@ def rank_one(wish: np.ndarray | str = "full attention", cell: tuple[int, int] = 
     return figure
 
 
+@cache
+def moved_pairs() -> dict[str, data.Moved]:
+    """The cat of chapter 4, which has been shifted, and a texture."""
+    torch.manual_seed(1)
+    wide = data.photograph("chelsea", 40).image.float()
+    crops = torch.stack([wide[:, 4:36, 4:36], wide[:, 2:34, 7:39]])
+    first, second = (crops + 10 * torch.randn(crops.shape)).round().clamp(0, 255).byte().split(1)
+    shift = torch.tensor([2.0, -3.0]).view(1, 2, 1, 1).expand(1, 2, 32, 32)
+    return {"a cat": data.Moved(first, second, shift), "a texture": data.moved(12, seed=1)}
+
+
+def flow(**state) -> Flow:
+    """The figure after a reader has made this of its state: by default as chapter 4 has it."""
+    figure = Flow(moved_pairs(), pixel=(16, 10))
+    figure.state = figure.state | state
+    return figure
+
+
 FIGURES = {
     "behind": behind,
+    "flow": flow,
     "hops": HopMap,
     "influence": influenced,
     "lottery": SeedLottery,
@@ -1387,6 +1407,98 @@ def test_as_many_heads_with_linear_maps_between_them_reach_what_is_said(heads: i
 def test_a_wish_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match=re.escape("got (16, 16)")):
         RankOne({"small": torch.ones(16, 16)})
+
+
+def assert_flow(page, figure: Flow) -> None:
+    """The page says what the package finds, colours the second image by the weights, and marks both places."""
+    page.locator(".words").get_by_text(figure.words(), exact=True).wait_for(timeout=10_000)
+    pictures = page.locator("canvas").evaluate_all(
+        "all => all.map(canvas => [...canvas.getContext('2d').getImageData(0, 0, 32, 32).data])"
+    )
+    for picture, expected in zip(pictures, (figure.pair().first[0].movedim(0, -1), figure.seen()), strict=True):
+        np.testing.assert_allclose(np.reshape(picture, (32, 32, 4))[..., :3], expected, atol=1)
+    (row, column), (end_row, end_column) = figure.places()
+    patch = figure.state["patch"]
+    marks = page.locator(".match").nth(1)
+    shown = [float(marks.locator("circle").get_attribute(name)) - 0.5 for name in ("cy", "cx")]
+    np.testing.assert_allclose(shown, (row, column), atol=1e-6)
+    shown = [float(marks.locator(".edge").get_attribute(name)) + patch / 2 - 0.5 for name in ("y", "x")]
+    np.testing.assert_allclose(shown, (end_row, end_column), atol=1e-6)
+    heights = re.findall(r"[ML]\S+ ([\d.-]+)", page.locator(".costs path.current").get_attribute("d"))
+    errors = 0.08 * 10 ** ((70 - np.array(heights, float)) * 2.3 / 67)
+    np.testing.assert_allclose(errors, figure.errors()[patch], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["flow"])
+def test_a_pixel_finds_in_the_second_image_what_the_package_finds(page, name: str) -> None:
+    assert_flow(page, flow())
+    page.mouse.move(*centre(page.locator(".view").first, 32, 18, 27))
+    page.mouse.move(*centre(page.locator(".view").nth(1), 32, 3, 3))
+    assert_flow(page, flow(pixel=(18, 27)))
+    page.get_by_label("Sharpness").focus()
+    page.keyboard.press("End")
+    assert_flow(page, flow(pixel=(18, 27), scale=640))
+    page.get_by_label("Patch").focus()
+    page.keyboard.press("ArrowRight")
+    page.locator(".panels").focus()
+    for key in ["ArrowDown"] * 20 + ["ArrowRight"] * 3:
+        page.keyboard.press(key)
+    assert_flow(page, flow(pixel=(31, 30), scale=640, patch=5))
+    page.get_by_label("a texture").check()
+    assert_flow(page, flow(pair="a texture", pixel=(31, 30), scale=640, patch=5))
+    page.get_by_label("Patch").focus()
+    page.keyboard.press("Home")
+    assert_flow(page, flow(pair="a texture", pixel=(31, 30), scale=640, patch=1))
+
+
+@pytest.mark.parametrize("name", ["flow"])
+@pytest.mark.parametrize("page", [{"viewport": PHONE, "has_touch": True, "is_mobile": True}], indirect=True)
+def test_a_finger_lets_a_pixel_look_for_itself(page, name: str) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    page.touchscreen.tap(*centre(page.locator(".view").first, 32, 0, 5))
+    page.get_by_label("a texture").tap()
+    box = page.get_by_label("Patch").bounding_box()
+    page.touchscreen.tap(box["x"] + box["width"] - 2, box["y"] + box["height"] / 2)
+    assert_flow(page, flow(pair="a texture", pixel=(0, 5), patch=7))
+
+
+@pytest.mark.parametrize("pair", ["a cat", "a texture"])
+@pytest.mark.parametrize("patch, scale, pixel", [(1, 10, (0, 0)), (3, 40, (16, 10)), (7, 160, (31, 4))])
+def test_the_mean_is_where_the_flow_ends(pair: str, patch: int, scale: int, pixel: tuple[int, int]) -> None:
+    figure = flow(pair=pair, patch=patch, scale=scale, pixel=pixel)
+    first, second, flow_of_pair = (part[:1].double() for part in moved_pairs()[pair])
+    found = estimate_flow(first, second, patch=patch, scale=float(scale))
+    mean, end = figure.places()
+    np.testing.assert_allclose(mean, pixel + found[0, :, *pixel].numpy(), atol=1e-9)
+    np.testing.assert_allclose(end, pixel + flow_of_pair[0, :, *pixel].numpy(), atol=1e-9)
+    ends = np.moveaxis(np.indices((32, 32)) + flow_of_pair[0].numpy(), 0, -1)
+    missed = (found - flow_of_pair)[0].norm(dim=0).numpy()[((ends >= 2) & (ends <= 29)).all(-1)]
+    assert figure.errors()[patch][figure.data["scales"].index(scale)] == pytest.approx(missed.mean(), rel=1e-4)
+
+
+def test_the_eye_of_a_cat_finds_both_until_its_patch_is_larger() -> None:
+    for pixel, own, other in [((16, 10), (18, 7), (20, 24)), ((18, 27), (20, 24), (18, 7))]:
+        both = dict(flow(pixel=pixel).modes())
+        assert set(both) == {own, other}
+        assert min(both.values()) > 0.3
+        mean, _ = flow(pixel=pixel).places()
+        assert min(np.hypot(*(mean - place)) for place in (own, other)) > 5
+        found, share = flow(pixel=pixel, patch=7).modes()[0]
+        assert found == own
+        assert share > 0.95
+        assert flow(pixel=pixel, scale=640).modes()[0][0] == (18, 7), "whichever eye asks, by chance"
+
+
+def test_the_error_falls_with_s_and_rises_again() -> None:
+    errors = flow(pair="a texture").errors()[7]
+    assert min(errors) < 0.7 * errors[-1] < errors[0]
+    assert (np.diff(errors)[errors.index(min(errors)) :] > 0).all()
+
+
+@pytest.mark.parametrize("arguments", [{"patch": 2}, {"scale": 50}])
+def test_a_patch_or_a_scale_without_a_place_on_the_slider_is_refused(arguments: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=str(*arguments.values())):
+        Flow(moved_pairs(), pixel=(0, 0), **arguments)
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -2,6 +2,7 @@
 
 from gsa.playable.base import Playable
 from gsa.playable.bilinear_read import BilinearRead
+from gsa.playable.flow import Flow
 from gsa.playable.hop_map import HopMap
 from gsa.playable.hop_weights import HopWeights
 from gsa.playable.influence import Influence
@@ -17,6 +18,7 @@ from gsa.playable.views import Views
 
 __all__ = [
     "BilinearRead",
+    "Flow",
     "HopMap",
     "HopWeights",
     "Influence",

@@ -19,16 +19,16 @@ function fill(element, attributes, children) {
 // In Jupyter each figure has a copy of this file, so no count could tell them apart.
 export const unique = (word) => `${word}-${Math.random().toString(36).slice(2)}`;
 export const sum = (values) => values.reduce((total, value) => total + value, 0);
+export const count = (value) => value.toLocaleString("en");
+export const rounded = (value, digits = 2) => (value + 1e-9).toFixed(digits).replace(/^-(?=[0.]+$)/, "").replace("-", "−");
+export const written = ([row, column]) => `(${row}, ${column})`;
+
 export function softmax(logits) {
   const most = Math.max(...logits);
   const loudness = logits.map((logit) => Math.exp(logit - most));
   const all = sum(loudness);
   return loudness.map((each) => each / all);
 }
-
-export const count = (value) => value.toLocaleString("en");
-export const rounded = (value, digits = 2) => (value + 1e-9).toFixed(digits).replace(/^-(?=[0.]+$)/, "").replace("-", "−");
-export const written = ([row, column]) => `(${row}, ${column})`;
 
 // Puts a map, what stands below it and its controls into the page, with what to try, what to find and how. Returns where
 // the words go.
