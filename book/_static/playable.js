@@ -14,7 +14,7 @@ class Model {
 for (const figure of document.querySelectorAll(".playable")) {
   const { default: module } = await import(`./${figure.dataset.module}.js`);
   const el = document.createElement("div");
-  module.render({ model: new Model(JSON.parse(figure.querySelector("script").textContent)), el });
+  await module.render({ model: new Model(JSON.parse(figure.querySelector("script").textContent)), el });
   figure.append(el);
   figure.classList.add("live");
 }

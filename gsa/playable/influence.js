@@ -3,26 +3,24 @@ import { choices, frame, make, paint, panel, point, redraw, steer, unpack, writt
 
 const TEXTS = {
   wish: "move into the black square and out of it, with each layer in turn.",
-  find: "held, se and lka receive nothing from other pixels; moving, they hear of them, but not where the pixel is black. conv, window, gsa and self hear in the dark as far as in the light. In self a pixel has a far larger part in its own output with the weights moving, for it asks.",
+  find: "held, se and lka receive nothing from other pixels; moving, they hear of them, but not where the pixel is black. conv, window, gsa and self hear in the dark as far as in the light. In self a pixel has a far larger part in its own output with the weights moving: its query makes them.",
   keys: "Bluest: the largest influence of a map; palest: a thousandth of it, or less; grey: none. With keys: arrows move the pixel. With a finger: tap or draw. Pixels are (row, column), counted from (0, 0) at the top left.",
 };
 const [LARGEST, BLUE] = [64, [0, 114 / 255, 178 / 255]];
 
-// The maps of all output pixels, one after the other, of which each was handed over as what it has more than the last.
-function unfold(packed, size) {
-  const tones = unpack(packed, Uint8Array, 1);
-  for (let index = size; index < tones.length; index++) tones[index] = (tones[index] + tones[index - size]) % 256;
-  return tones;
+// The bytes that Python has compressed.
+async function inflate(packed) {
+  const bytes = Uint8Array.from(atob(packed), (byte) => byte.charCodeAt());
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
 export default {
-  render({ model, el }) {
+  async render({ model, el }) {
     const data = model.get("data");
     const { side } = data;
     const names = Object.keys(data.tones);
-    const of = (packed, read) => Object.fromEntries(names.map((name) => [name, packed[name].map(read)]));
-    const tones = of(data.tones, (each) => unfold(each, side ** 2));
-    const others = of(data.others, (each) => unpack(each, Uint8Array, 100));
+    const tones = Object.fromEntries(await Promise.all(names.map(async (name) => [name, await inflate(data.tones[name])])));
     const colours = unpack(data.pixels, Uint8Array, 255);
     const blue = Array.from({ length: side ** 2 }, () => BLUE).flat();
     const change = (part) => {
@@ -49,12 +47,13 @@ export default {
     redraw(model, () => {
       const { layer, pixel } = model.get("state");
       const number = pixel[0] * side + pixel[1];
-      const maps = tones[layer].map((all) => all.slice(number * side ** 2, (number + 1) * side ** 2));
-      for (const [index, { canvas }] of both.entries()) paint(canvas, blue, maps[index].map((tone) => tone / LARGEST));
+      const starts = [number, side ** 2 + number].map((place) => place * side ** 2);
+      const maps = starts.map((start) => Array.from(tones[layer].subarray(start, start + side ** 2), (tone) => tone / LARGEST));
+      for (const [index, { canvas }] of both.entries()) paint(canvas, blue, maps[index]);
       for (const { mark } of panels) mark(pixel);
       choice.check(layer);
-      const [some, someHeld] = maps.map((values) => values.filter((tone) => tone > 0).length);
-      const [share, shareHeld] = others[layer].map((shares) => shares[number].toFixed(2));
+      const [some, someHeld] = maps.map((values) => values.filter((blueness) => blueness > 0).length);
+      const [share, shareHeld] = data.others[layer].map((shares) => unpack(shares, Uint8Array, 100)[number].toFixed(2));
       const light = colours.slice(3 * number, 3 * number + 3).some((value) => value > 0) ? "is not black" : "is black";
       told.textContent =
         `Layer ${layer}. The pixel ${written(pixel)} ${light}. Input pixels that move its output: ${some} of ${side ** 2}; with the ` +

@@ -1,5 +1,6 @@
 """The influence on a photograph: which of its pixels move a pixel of a layer's output, and how, map beside map."""
 
+import zlib
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -42,7 +43,7 @@ class Influence(Playable):
         data = {
             "side": len(self.photograph),
             "pixels": pack(self.photograph),
-            "tones": {name: [pack(differences(each)) for each in both] for name, both in self.tones.items()},
+            "tones": {name: compressed(np.stack(both)) for name, both in self.tones.items()},
             "others": {name: [pack(each) for each in both] for name, both in self.others.items()},
         }
         super().__init__(data=data, state={"layer": layer, "pixel": pixel})
@@ -82,13 +83,11 @@ def toned(influence: Float[np.ndarray, "side side side side"]) -> UInt8[np.ndarr
     return np.where(relative > 0, tones.round().clip(LEAST), 0).astype(np.uint8)
 
 
-def differences(tones: UInt8[np.ndarray, "side side side side"]) -> UInt8[np.ndarray, "pixels pixels"]:
-    """What each map has more than that of the pixel before, modulo 256: fewer bytes when compressed."""
-    table = tones.reshape(tones.shape[0] ** 2, -1)
-    return np.diff(table, axis=0, prepend=np.zeros_like(table[:1]))
-
-
 def share_of_others(influence: Float[np.ndarray, "side side side side"]) -> UInt8[np.ndarray, "side side"]:
     """The part of the influence on a pixel that is not its own, in hundredths."""
     own = np.einsum("ijij->ij", influence)
     return (100 * (1 - own / influence.sum((2, 3)))).round().astype(np.uint8)
+
+
+def compressed(tones: UInt8[np.ndarray, "2 side side side side"]) -> str:
+    return pack(np.frombuffer(zlib.compress(tones.tobytes()), np.uint8))
