@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -16,7 +17,7 @@ import pytest
 import torch
 from bs4 import BeautifulSoup
 from helpers import failed_rules, serve, watch
-from scipy import stats
+from scipy import optimize, stats
 from torch import nn
 
 from gsa import data, results
@@ -43,6 +44,7 @@ from gsa.playable import (
     MatrixBehind,
     NearAndFar,
     Occluder,
+    PaintedGate,
     Playable,
     Profiles,
     RankOne,
@@ -53,6 +55,7 @@ from gsa.playable import (
 )
 from gsa.playable.seed_lottery import LEFT, RIGHT
 from gsa.probes import count_macs, influence, mixing
+from gsa.training.weights import Trained
 
 ROOT = Path(__file__).parents[1]
 FILES = [*ROOT.glob("gsa/playable/*.[jc]s*"), ROOT / "book" / "_static" / "playable.js"]
@@ -209,9 +212,33 @@ def flow(**state) -> Flow:
     return figure
 
 
+@cache
+def gated() -> tuple[Trained, list[data.Photograph], torch.Tensor]:
+    """The recorded network of chapter 2, its photographs, and the last maps that it makes of them."""
+    kept = results.Ledger().trained("resnet20-cpu", "none")
+    photographs = [data.photograph(name) for name in ("astronaut", "coffee", "chelsea")]
+    with torch.no_grad():
+        maps = kept.model.body(kept.model.stem(kept.normalize(torch.stack([each.image for each in photographs]))))
+    return kept, photographs, maps
+
+
+def painted_gate(*strokes: tuple[Any, float], **state) -> PaintedGate:
+    """The gate, open but for the bottom row, after strokes: (where, g)."""
+    kept, photographs, maps = gated()
+    figure = PaintedGate(maps, kept.model.head, kept.classes, photographs, "cat")
+    if "word" in state:
+        state["word"] = kept.classes.index(state["word"])
+    gate = figure.gate().astype(float)
+    for where, g in strokes:
+        gate[where] = g
+    figure.state = figure.state | {"gate": gate.flatten().tolist()} | state
+    return figure
+
+
 FIGURES = {
     "behind": behind,
     "flow": flow,
+    "gate": painted_gate,
     "hops": HopMap,
     "influence": influenced,
     "lottery": SeedLottery,
@@ -1501,6 +1528,113 @@ def test_a_patch_or_a_scale_without_a_place_on_the_slider_is_refused(arguments: 
         Flow(moved_pairs(), pixel=(0, 0), **arguments)
 
 
+def assert_gated(page, figure: PaintedGate) -> None:
+    """The page says what the network answers behind the gate, and shows the gate and whom each pixel speaks for."""
+    page.locator(".words").get_by_text(figure.words(), exact=True).wait_for(timeout=10_000)
+    shares = page.locator(".answers label").evaluate_all("all => all.map(row => row.style.getPropertyValue('--share'))")
+    np.testing.assert_allclose(np.array(shares, float), figure.probabilities(), atol=1e-6)
+    assert page.locator(".answers b").all_inner_texts() == [f"{share:.2f}" for share in figure.probabilities()]
+    numbers = [("" if g == 1 else f"{g:g}").replace("0.5", "½") for g in figure.gate().flatten()]
+    assert page.locator(".desk text").all_text_contents() == numbers
+    gated, said = (
+        page.locator(f"canvas.{name}").evaluate(
+            "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
+        )
+        for name in ("gated", "said")
+    )
+    image = figure.photographs[figure.state["photograph"]].image.movedim(0, -1).numpy()
+    light = np.kron(figure.gate() ** 0.5, np.ones((4, 4)))[..., None]
+    np.testing.assert_allclose(np.reshape(gated, (32, 32, 4))[..., :3], (image * light).clip(0, 255), atol=1)
+    leads, said = figure.leads(), np.reshape(said, (8, 8, 4))
+    np.testing.assert_allclose(said[..., 3], 255 * abs(leads), atol=1)
+    assert ((said[..., 2] > said[..., 0]) == (leads > 0))[said[..., 3] > 50].all()
+
+
+@pytest.mark.parametrize("name", ["gate"])
+def test_strokes_buttons_and_words_turn_the_answer(page, name: str) -> None:
+    assert_gated(page, painted_gate())
+    photo, said = (page.locator(".view").nth(index) for index in (0, 1))
+    page.mouse.move(*centre(photo, 8, 1, 2))
+    assert_gated(page, painted_gate(pixel=(1, 2)))
+    page.mouse.move(*centre(photo, 8, 6, 7))
+    page.mouse.down()
+    page.mouse.move(*centre(photo, 8, 6, 0))
+    page.mouse.up()
+    assert_gated(page, painted_gate((6, 0), pixel=(6, 0)))
+    assert "says cat" in page.locator(".words").inner_text()
+    page.get_by_label("Paint with").focus()
+    page.keyboard.press("End")
+    page.mouse.click(*centre(said, 8, 1, 3))
+    louder = ((6, 0), ((1, 3), 4))
+    assert_gated(page, painted_gate(*louder, pixel=(1, 3), brush=4))
+    page.get_by_label("dog").check()
+    page.get_by_text("close what does not say dog").click()
+    dogs = painted_gate().said[0].argmax(-1) == 5
+    assert_gated(page, painted_gate(*louder, (~dogs, 0), pixel=(1, 3), brush=4, word="dog"))
+    page.get_by_text("all sliders to 4").click()
+    assert_gated(page, painted_gate((..., 4), pixel=(1, 3), brush=4, word="dog"))
+    page.get_by_label("A cup of coffee").check()
+    assert_gated(page, painted_gate((..., 1), pixel=(1, 3), brush=4, word="dog", photograph=1))
+
+
+@pytest.mark.parametrize("name", ["gate"])
+def test_keys_move_the_brush_and_paint(page, name: str) -> None:
+    page.keyboard.press("Tab")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    for key in ("ArrowUp", "Enter", "ArrowLeft", "ArrowLeft", "Space", *["ArrowDown"] * 5):
+        page.keyboard.press(key)
+    strokes = (((4, 5), 0), ((4, 3), 0))
+    assert_gated(page, painted_gate(*strokes, pixel=(7, 3)))
+    for key in ("Tab", "ArrowDown", "Tab", "ArrowRight", "Tab", "Enter"):
+        page.keyboard.press(key)
+    assert_gated(page, painted_gate((..., 0.5), pixel=(7, 3), brush=0.5, word="deer"))
+
+
+@pytest.mark.parametrize("name", ["gate"])
+@pytest.mark.parametrize("page", [{"viewport": PHONE, "has_touch": True, "is_mobile": True}], indirect=True)
+def test_a_finger_closes_a_pixel(page, name: str) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    page.touchscreen.tap(*centre(page.locator(".view").first, 8, 5, 4))
+    page.get_by_label("truck").tap()
+    assert_gated(page, painted_gate(((5, 4), 0), pixel=(5, 4), word="truck"))
+
+
+@pytest.mark.parametrize("photograph", range(3))
+def test_the_answer_is_that_of_the_network_with_a_gate_in_it(photograph: int) -> None:
+    kept, photographs, _ = gated()
+    gate = torch.rand(8, 8) * 2
+    figure = painted_gate((..., gate.numpy()), photograph=photograph)
+    hook = kept.model.body.register_forward_hook(lambda body, inputs, last: gate * last)
+    with torch.no_grad():
+        logits = kept.model(kept.normalize(photographs[photograph].image[None]))
+    hook.remove()
+    np.testing.assert_allclose(figure.probabilities(), logits.softmax(1)[0], atol=1e-5)
+
+
+def reach(photograph: int, word: str, most: float) -> float:
+    """By how much the logit of a word can exceed all others, with sliders up to ``most``: a linear program."""
+    figure, number = painted_gate(photograph=photograph), gated()[0].classes.index(word)
+    said, bias = figure.said[photograph].reshape(64, 10).astype(float), np.array(figure.data["bias"])
+    others = np.delete(np.arange(10), number)
+    gains = np.c_[(said[:, others] - said[:, [number]]).T, np.ones(9)]
+    bounds = [(0, most)] * 64 + [(None, None)]
+    return -optimize.linprog([0] * 64 + [-1], gains, bias[number] - bias[others], bounds=bounds).fun
+
+
+def test_what_is_to_be_tried_can_be_done_or_not_as_is_said() -> None:
+    kept, *_ = gated()
+    words = dict(enumerate(kept.classes))
+    assert words[painted_gate((..., 1)).probabilities().argmax()] == "truck"
+    assert reach(0, "cat", 1) > 1
+    ship = painted_gate(photograph=1).said[1].argmax(-1) == 8
+    alone, louder = (painted_gate((..., g * ship), photograph=1).probabilities() for g in (1, 4))
+    assert words[alone.argmax()] == words[louder.argmax()] == "ship"
+    assert louder.max() > 2 * alone.max()
+    assert reach(2, "automobile", 1e4) < 0
+    for photograph in range(3):
+        assert words[painted_gate((..., 0), photograph=photograph).probabilities().argmax()] == "bird"
+
+
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("page", [{}, {"viewport": PHONE}], indirect=True, ids=["desk", "phone"])
@@ -1546,6 +1680,12 @@ def test_two_figures_of_a_notebook_keep_their_choices_apart(browser) -> None:
         assert page.locator("input[type=radio]:checked").count() == len(set(names)) == 2
         ids = page.locator("[id]").evaluate_all("all => all.map(element => element.id)")
         assert len(ids) == len(set(ids))
+
+
+def test_each_module_stands_in_one_piece(browser) -> None:
+    with browser.new_page() as page:
+        for figure in FIGURES.values():
+            page.evaluate("async source => { await import(`data:text/javascript,${source}`); }", quote(figure()._esm))
 
 
 @pytest.mark.parametrize("name", FIGURES)

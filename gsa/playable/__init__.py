@@ -9,6 +9,7 @@ from gsa.playable.influence import Influence
 from gsa.playable.matrix_behind import MatrixBehind
 from gsa.playable.near_and_far import NearAndFar
 from gsa.playable.occluder import Occluder
+from gsa.playable.painted_gate import PaintedGate
 from gsa.playable.profiles import Profiles
 from gsa.playable.rank_one import RankOne
 from gsa.playable.sampling_grid import SamplingGrid
@@ -25,6 +26,7 @@ __all__ = [
     "MatrixBehind",
     "NearAndFar",
     "Occluder",
+    "PaintedGate",
     "Playable",
     "Profiles",
     "RankOne",

@@ -1,5 +1,5 @@
 // Rank one: paint what four receivers of a patch wish to hear of the senders at one place, and see what one head can give.
-import { drawnHops, frame, key, make, redraw, rounded, steer, sum, svg, under, written } from "./shared.js";
+import { brush, drawnHops, frame, key, make, redraw, rounded, steer, sum, svg, written } from "./shared.js";
 
 const TEXTS = {
   wish: "wish for two pairs, then click on a full cell, so that one pair is worth half. Then draw over the cells: one picture for all receivers, another one for each. A cell is full, half or empty.",
@@ -81,7 +81,7 @@ function drawnBlock(name, side) {
   return { element, draw };
 }
 
-function panel(name, title, box, ...shapes) {
+function titled(name, title, box, ...shapes) {
   const picture = svg("svg", { viewBox: box, class: "block" }, ...shapes);
   return make("div", { class: name }, picture, make("b", {}, title));
 }
@@ -90,7 +90,7 @@ function panel(name, title, box, ...shapes) {
 function drawnWeights(name, title) {
   const block = drawnBlock(name, 8);
   const chosen = svg("rect", { class: "chosen", width: 1, height: 1 });
-  const element = panel(`${name}-panel`, title, "-0.1 -0.1 8.2 8.2", block.element, chosen);
+  const element = titled(`${name}-panel`, title, "-0.1 -0.1 8.2 8.2", block.element, chosen);
   function draw(matrix, [y, x]) {
     block.draw(cells(8).map(pair).map(([i, j]) => matrix[i][j]));
     for (const [axis, place] of Object.entries({ x, y })) chosen.setAttribute(axis, place);
@@ -106,7 +106,7 @@ function drawnFactors() {
   const text = (words, x, y) => svg("text", { x, y, "font-size": 0.4 }, words);
   const numbers = cells(2).map(([row, column]) => text("", 1 + column, 1.5 + row));
   const names = [text("β", 1.5, 0.6), text("×", 3, 2), text("α", 7.8, 2)];
-  const element = panel("factors-panel", "β (receivers) × α (senders)", "0 -0.1 8.2 4.2", beta.element, alpha.element, ...numbers, ...names);
+  const element = titled("factors-panel", "β (receivers) × α (senders)", "0 -0.1 8.2 4.2", beta.element, alpha.element, ...numbers, ...names);
   function draw(fitted) {
     beta.draw(fitted.beta);
     alpha.draw(fitted.alpha.map((value) => value / (Math.max(...fitted.alpha) || 1)));
@@ -120,7 +120,7 @@ function drawnHeads() {
   const text = (words, place, y) => svg("text", { x: 2 * place + 1, y, "font-size": 0.4 }, words);
   const numbers = bars.map((_, place) => text("", place, 0));
   const names = bars.map((_, place) => text(place + 1, place, 3.75));
-  const element = panel("heads-panel", "what 1 to 4 heads can meet", "0 0 8 4.1", ...bars, ...numbers, ...names);
+  const element = titled("heads-panel", "what 1 to 4 heads can meet", "0 0 8 4.1", ...bars, ...numbers, ...names);
   function draw(met) {
     for (const [place, share] of met.entries()) {
       bars[place].setAttribute("y", 3.4 - 2.6 * share);
@@ -130,27 +130,6 @@ function drawnHeads() {
     }
   }
   return { element, draw };
-}
-
-// A press fills a cell, makes it half or empties it; from there a stroke gives all cells on its way the same.
-function brush(map, { side, at, move, press, set }) {
-  let held = null;
-  const way = (from, to) => {
-    const steps = Math.max(1, ...to.map((place, axis) => Math.abs(place - from[axis])));
-    const between = (step) => from.map((place, axis) => Math.round(place + ((to[axis] - place) * step) / steps));
-    return Array.from({ length: steps }, (_, index) => between(index + 1));
-  };
-  map.addEventListener("pointerdown", (event) => {
-    map.setPointerCapture(event.pointerId);
-    move(under(map, side, event));
-    held = press();
-  });
-  map.addEventListener("pointermove", (event) => {
-    const to = under(map, side, event);
-    if (String(to) === String(at())) return;
-    if (event.buttons) set(way(at(), to), held);
-    else move(to);
-  });
 }
 
 export default {

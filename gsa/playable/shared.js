@@ -223,7 +223,7 @@ export function drawnHops() {
 const within = (side) => (place) => Math.min(side() - 1, Math.max(0, place));
 
 // The pixel of a square map that an event is over.
-export function under(map, side, { clientX, clientY }) {
+function under(map, side, { clientX, clientY }) {
   const { left, top, width, height } = map.getBoundingClientRect();
   const shares = [(clientY - top) / height, (clientX - left) / width];
   return shares.map((share) => Math.floor(share * side())).map(within(side));
@@ -244,6 +244,28 @@ export function point(map, { side, at, move, pick = () => {} }) {
     move(under(map, side, event));
   });
   map.addEventListener("click", (event) => picks && here(event) && pick());
+}
+
+// Calls press() where a pointer goes down, which says what it paints, set(pixels, that) for those on the way of its stroke, and
+// move(pixel) where it is over the map before.
+export function brush(map, { side, at, move, press, set }) {
+  let held = null;
+  const way = (from, to) => {
+    const steps = Math.max(1, ...to.map((place, axis) => Math.abs(place - from[axis])));
+    const between = (step) => from.map((place, axis) => Math.round(place + ((to[axis] - place) * step) / steps));
+    return Array.from({ length: steps }, (_, index) => between(index + 1));
+  };
+  map.addEventListener("pointerdown", (event) => {
+    map.setPointerCapture(event.pointerId);
+    move(under(map, side, event));
+    held = press();
+  });
+  map.addEventListener("pointermove", (event) => {
+    const to = under(map, side, event);
+    if (String(to) === String(at())) return;
+    if (event.buttons) set(way(at(), to), held);
+    else move(to);
+  });
 }
 
 // Calls move(pixel) when an arrow key steps, and pick() for Enter or the space bar.
