@@ -951,6 +951,12 @@ def test_the_slopes_are_the_derivatives_between_pixels(place: tuple[float, float
     assert ("nothing to learn" in figure.words()) == (place == (4.5, 0.0))
 
 
+def test_the_still_picture_has_the_arrow() -> None:
+    *_, arrow = reading().draw().axes[1].texts
+    plt.close()
+    np.testing.assert_allclose([arrow.xyann, arrow.xy], [(1.25, 0.5), (1.75, 0.0)])
+
+
 UNITS = {"top left": (-1, -1), "top right": (1, -1), "bottom left": (-1, 1), "bottom right": (1, 1), "middle": (0, 0)}
 
 

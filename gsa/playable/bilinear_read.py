@@ -80,4 +80,7 @@ class BilinearRead(Playable):
         shades = empty + self.weights()[..., None] * (full - empty)
         draw_map(right, shades, text=np.vectorize("{:.0f}".format)(self.values.numpy()))
         right.plot(column, row, "o", color=QUERY)
+        slopes, arrow = self.slopes(), {"arrowstyle": "-|>", "color": QUERY, "shrinkA": 0, "shrinkB": 0}
+        tip = column + slopes["right"] / 40, row + slopes["down"] / 40
+        right.annotate("", tip, (column, row), arrowprops=arrow)
         return figure

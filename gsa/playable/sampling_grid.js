@@ -3,7 +3,7 @@ import { STEPS, frame, make, paint, point, redraw, rounded, steer, svg, switches
 
 const TEXTS = {
   wish: "drag the corners inwards, then turn the grid. Set “turn by 30°” and make the map wide: can you move the corners until the lines meet at 90° again? Then the identity, with align_corners in one of the two functions.",
-  find: "a smaller grid makes a larger picture, and a grid that turns to one side turns the picture to the other: θ moves the reader, not the page. On the wide map a unit across is more pixels than a unit down, so what turned now shears. With align_corners the corners of the grid, ±1, are the middles of the outermost pixels, half a pixel inside of their edges; where one function takes it so and the other does not, the identity is a zoom.",
+  find: "a smaller grid makes a larger picture, and a grid that turns to one side turns the picture to the other: θ moves the reader, not the page. On the wide map a unit across is more pixels than a unit down, so what turned now shears; where the lines meet at 90° but the two steps differ, it still stretches. With align_corners the corners of the grid, ±1, are the middles of the outermost pixels, half a pixel inside of their edges; where one function takes it so and the other does not, the identity is a zoom.",
   keys: "With keys: tab to a handle or to the picture, arrows move the handle or the framed pixel. With a finger: drag. The filled corner is read into the top left of the picture. A corner takes the opposite one along, its neighbours stay; the handle in the middle moves the whole grid. Places are (row, column), counted from (0, 0) at the top left. Outside of the map there is nothing, which reads as black.",
 };
 const HANDLES = {
