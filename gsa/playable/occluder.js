@@ -1,10 +1,10 @@
 // A cover dragged over a photograph: what a network then answers, beside the maps that should have told.
-import { choices, frame, key, make, paint, panel, redraw, steer, sum, unpack, written } from "./shared.js";
+import { choices, frame, key, make, paint, panel, redraw, rounded, steer, sum, unpack, written } from "./shared.js";
 
 const TEXTS = {
-  wish: "lay the square of 8×8 where CAM is darkest, at (12, 12), where rollout is, at (24, 4), over the eye on the left, at (12, 6), and between the eyes, at (6, 14). At each place change the cover.",
-  find: "between the eyes the cat falls under every cover. The eye on the left counts for it in CAM, and without that eye the photograph is more of a cat. Where rollout is darkest, next to nothing is lost. Where CAM is darkest, black takes next to nothing, grey and coffee much: the cover has its say. CAM tells where the evidence lies at the end, not what the answer rests on.",
-  keys: "Drag the square, or click or tap a place; with keys: arrows move it. Its place is its upper left corner, (row, column), counted from (0, 0). The line in a bar: without a cover. Of occlusion, each place of the square stands at its middle; darkest: log odds that move by 3 or more.",
+  wish: "lay the square of 8×8 where CAM is darkest, at (12, 12), where rollout is, at (24, 4), over the eye on the left, at (10, 6), and between the eyes, at (6, 14). At each place change the cover.",
+  find: "between the eyes the cat falls under every cover. The eye on the left counts for it in CAM, and without that eye the network is surer of the cat. Where rollout is darkest, next to nothing is lost. Where CAM is darkest, black takes next to nothing, grey and coffee more than 1 of the log odds: the cover has its say. CAM tells where the evidence lies at the end, not what the answer rests on.",
+  keys: "Drag the square, or click or tap a place; with keys: arrows move it. Its place is its upper left corner, (row, column), counted from (0, 0). The line in a bar: without a cover. The map of occlusion shows each place of the square at its middle; darkest: log odds that move by 3 or more.",
 };
 const [FOR, AGAINST, WEIGHT] = [[148, 69, 154], [200, 78, 0], [0, 114, 178]];
 const logOdds = (share) => Math.log(share / (1 - share));
@@ -47,15 +47,15 @@ function shade(canvas, values, scale, [above, below]) {
   paint(canvas, values.flatMap(mix), values.map((value) => !Number.isNaN(value)));
 }
 
-function say({ cover, size, corner }, { side, classes, answer }, whole, shares, other, [cam, rollout]) {
+function say({ cover, size, corner }, { side, classes, answer }, whole, shares, other, [cam, even, rollout]) {
   const [before, after, next] = [whole[answer], shares[answer], shares[other]].map((share) => share.toFixed(2));
   const fall = logOdds(whole[answer]) - logOdds(shares[answer]);
   const moved = before === after ? "stays at" : `${fall > 0 ? "falls" : "rises"} from ${before} to`;
   return (
     `${size}×${size} pixels of ${cover} at ${written(corner)}: ${classes[answer]} ${moved} ${after}; ` +
     `${shares[other] < shares[answer] ? "next" : "ahead"} is ${classes[other]} with ${next}. The log odds of ${classes[answer]} ` +
-    `${fall > 0 ? "lose" : "gain"} ${Math.abs(fall).toFixed(2)}. Under the square CAM has ${cam.toFixed(2)} of them, ` +
-    `and rollout ${rollout.toFixed(2)} of its weight; an even share is ${((size / side) ** 2).toFixed(2)}.`
+    `${fall > 0 ? "lose" : "gain"} ${Math.abs(fall).toFixed(2)}. Under the square CAM has ${rounded(cam)} of them, ` +
+    `an even share is ${rounded(even)}; rollout has ${rounded(rollout)} of its weight, an even share is ${rounded((size / side) ** 2)}.`
   );
 }
 
@@ -133,8 +133,9 @@ export default {
       bars.draw(values, other);
       cover.check(shown.cover);
       size.check(shown.size);
-      const under = [cam, rollout].map((map) => sum(map.filter((_, index) => inside[index])));
-      told.textContent = say(shown, data, whole, values, other, under);
+      const under = (map) => sum(map.filter((_, index) => inside[index]));
+      const even = sum(cam) * (shown.size / side) ** 2;
+      told.textContent = say(shown, data, whole, values, other, [under(cam), even, under(rollout)]);
     });
   },
 };

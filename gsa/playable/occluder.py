@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from gsa.figures import COLOURS, INK, KEY, QUERY, UNSEEN, Pixel
-from gsa.playable.base import Playable, pack, read_module
+from gsa.playable.base import Playable, pack, read_module, rounded
 
 Images = UInt8[Tensor, "batch 3 side side"]
 Photo = UInt8[Tensor, "3 side side"]
@@ -104,12 +104,13 @@ class Occluder(Playable):
         same = f"{share:.2f}" == f"{before:.2f}"
         moved = "stays at" if same else f"{'falls' if fall > 0 else 'rises'} from {before:.2f} to"
         cam, rollout = (each[self.square()].sum() for each in list(self.maps().values())[1:])
+        even = (size / self.side) ** 2
         return (
             f"{size}×{size} pixels of {cover} at ({row}, {column}): {name} {moved} {share:.2f}; "
             f"{'next' if others.max() < share else 'ahead'} is {self.classes[others.argmax()]} with "
             f"{others.max():.2f}. The log odds of {name} {'lose' if fall > 0 else 'gain'} {abs(fall):.2f}. Under the "
-            f"square CAM has {cam:.2f} of them, and rollout {rollout:.2f} of its weight; an even share is "
-            f"{(size / self.side) ** 2:.2f}."
+            f"square CAM has {rounded(cam)} of them, an even share is {rounded(even * self.cam.sum(dtype=float))}; "
+            f"rollout has {rounded(rollout)} of its weight, an even share is {rounded(even)}."
         )
 
     def draw(self) -> Figure:
