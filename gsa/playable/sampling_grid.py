@@ -21,7 +21,7 @@ class SamplingGrid(Playable):
     """A square photograph, or as a wide map the middle half of its rows, read through the six numbers ``theta``.
 
     Places are those of F.affine_grid, values those of F.grid_sample. In the state each of the two has its own
-    align_corners; at the start both are False, as in :class:`~gsa.layers.SpatialTransformer`.
+    align_corners; at the start both are False, as in :class:`~gsa.layers.sampling.SpatialTransformer`.
 
     Raises:
         ValueError: if the photograph is no square whose side four divides.
