@@ -194,7 +194,8 @@ def test_the_record_says_how_many_threads_computed(monkeypatch):
 def test_compiled_it_trains_through_the_compiled_network_and_compiling_leaves_no_trace(monkeypatch):
     calls = []
 
-    def compile(model):
+    def compile(model, options):
+        assert options["emulate_precision_casts"]
         return lambda x: calls.append(len(x)) or model(x)
 
     plain = train(RECIPE, dataset=tinted())
