@@ -101,9 +101,12 @@ def estimate_flow(
 
 
 def endpoint_error(found: Float[Tensor, "batch 2 height width"], flow: Float[Tensor, "batch 2 height width"]) -> float:
-    """The mean distance in pixels between where pixels are found and where they went by ``flow``.
+    r"""The mean distance in pixels between where pixels are found and where they went by ``flow``.
 
-    Counted are those that end two pixels or more from the border of the second image.
+    .. math:: \frac{1}{|S|} \sum_{i \in S} \lVert \hat f_i - f_i \rVert
+
+    S are the pixels that end two pixels or more from the border of the second image. By this error matching is judged
+    in GMFlow (arXiv:2111.13680) and elsewhere.
     """
     height, width = flow.shape[-2:]
     ends = positions(height, width).to(flow) + rearrange(flow, "batch two h w -> batch (h w) two")

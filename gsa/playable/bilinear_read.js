@@ -1,5 +1,5 @@
 // Reading a map between its pixels: four weights, what they add up to, and how that changes when the place moves.
-import { frame, make, point, redraw, rounded, steer, sum, svg } from "./shared.js";
+import { changer, frame, make, point, redraw, rounded, steer, sum, svg } from "./shared.js";
 
 const TEXTS = {
   wish: "drag the dot slowly across a line of pixel centres, and then out of the map.",
@@ -47,8 +47,7 @@ export default {
     const [start, span, low, high] = [-3.4, side + 4, -1.5, side + 0.5]; // the picture, and where the dot may be
     const change = (place) => {
       const near = place.map((x) => Math.round(100 * Math.min(high, Math.max(low, x))) / 100);
-      model.set("state", { ...model.get("state"), place: near });
-      model.save_changes();
+      changer(model)({ place: near });
     };
 
     const drawing = svg("g");

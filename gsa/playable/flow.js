@@ -1,12 +1,12 @@
 // Matching two images: the weights with which a pixel of the first finds itself in the second, and their mean place.
-import { chart, choices, frame, key, make, paint, point, redraw, rounded, slider, softmax, steer, sum, svg, unpack, written } from "./shared.js";
+import { BLUE, changer, chart, choices, frame, key, make, paint, pixelsOf, point, redraw, rounded, slider, softmax, steer, sum, svg, unpack, written } from "./shared.js";
 
 const TEXTS = {
   wish: "let the rim of the cat's eye look for itself; raise s to 640. Do the same from (18, 27), the rim of the other eye. Then go back to s = 40 and make the patch larger. At last move s over the texture, with 7×7 pixels.",
   find: "with 3×3 pixels an eye finds both eyes: two modes, and the mean lies between the eyes, right for neither. A large s leaves one mode, for the second eye the wrong one: between two that are alike noise decides. A larger patch leaves one, too, and the right one. Over the texture the error falls with s and rises again: where s is small, all pixels pull the mean to the middle; where it is large, the mean is one whole pixel, and nothing evens out the noise.",
   keys: "Bluest: the largest weight. With keys: arrows move the pixel, or a slider. With a finger: tap or draw. Places are (row, column), counted from (0, 0) at the top left.",
 };
-const [REACH, BLUE] = [2, [0, 114 / 255, 178 / 255]];
+const REACH = 2;
 
 // The patch around a pixel, its mean taken off, of length one; beyond the border the image goes on as it ends.
 function patchToken(bytes, side, patch, [row, column]) {
@@ -66,10 +66,7 @@ export default {
     );
     const side = Math.sqrt(Object.values(images)[0].first.length / 3);
     const state = () => model.get("state");
-    const change = (part) => {
-      model.set("state", { ...state(), ...part });
-      model.save_changes();
-    };
+    const change = changer(model);
 
     const panel = (title) => {
       const canvas = make("canvas", { width: side, height: side });
@@ -95,7 +92,7 @@ export default {
     const told = frame(el, TEXTS, [map, colours], sliders, choice.element);
     told.closest(".play").classList.add("wide");
 
-    const places = Array.from({ length: side ** 2 }, (_, index) => [Math.floor(index / side), index % side]);
+    const places = pixelsOf(side);
     const keys = {}; // of each pair and patch, once it is looked at
     function weigh({ pair, pixel, patch, scale }) {
       const { first, second } = images[pair];

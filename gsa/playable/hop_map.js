@@ -1,5 +1,5 @@
 // The hop map: the one path from a sender to a receiver, and what each patch costs.
-import { choices, count, drawnHops, frame, groups, key, make, point, redraw, slider, steer, sum, unique, written } from "./shared.js";
+import { changer, choices, count, drawnHops, frame, groups, key, make, point, redraw, slider, steer, sum, unique, written } from "./shared.js";
 
 const TEXTS = {
   wish: "move the receiver over the map, click to make its pixel the sender, and move on. Then change the order of the hops, the patch and the map.",
@@ -61,10 +61,7 @@ export default {
   render({ model, el }) {
     const { costs } = model.get("data");
     const sides = Object.keys(costs).map(Number);
-    const change = (part) => {
-      model.set("state", { ...model.get("state"), ...part });
-      model.save_changes();
-    };
+    const change = changer(model);
 
     const hops = drawnHops();
     const map = make("div", { class: "map", role: "application", tabindex: 0 }, hops.picture);

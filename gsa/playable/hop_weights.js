@@ -1,5 +1,5 @@
 // The weights of both hops on a photograph: whom a receiver hears, through which relay, and how much.
-import { arrow, choices, frame, key, make, overlay, point, redraw, steer, svg, unpack, written } from "./shared.js";
+import { arrow, changer, choices, frame, key, make, overlay, pixelsOf, point, redraw, steer, svg, unpack, written } from "./shared.js";
 
 const TEXTS = {
   wish: "move the receiver over the photograph, click to make its pixel the sender, and move on. Then look at each hop by itself.",
@@ -11,10 +11,7 @@ export default {
   render({ model, el }) {
     const { side, patch, weights, photograph } = model.get("data");
     const [one, two] = weights.map((packed) => unpack(packed, Uint16Array, 65535));
-    const change = (part) => {
-      model.set("state", { ...model.get("state"), ...part });
-      model.save_changes();
-    };
+    const change = changer(model);
 
     const patchOf = ([row, column]) => Math.floor(row / patch) * (side / patch) + Math.floor(column / patch);
     const placeOf = ([row, column]) => (row % patch) * patch + (column % patch);
@@ -23,7 +20,7 @@ export default {
     const inHop1 = (pixel, other) => (placeOf(pixel) === placeOf(other) ? one[(number(pixel) * side ** 2) / patch ** 2 + patchOf(other)] : 0);
     const inHop2 = (pixel, other) => (patchOf(pixel) === patchOf(other) ? two[number(pixel) * patch ** 2 + placeOf(other)] : 0);
     const inBoth = (pixel, other) => inHop2(pixel, meet(pixel, other)) * inHop1(meet(pixel, other), other);
-    const pixels = Array.from({ length: side ** 2 }, (_, index) => [Math.floor(index / side), index % side]);
+    const pixels = pixelsOf(side);
 
     const photo = overlay(photograph, side);
     const path = svg("g");

@@ -1,12 +1,12 @@
 // The influence on a photograph: which of its pixels move a pixel of a layer's output, with the weights moving and held.
-import { choices, frame, make, paint, panel, point, redraw, steer, unpack, written } from "./shared.js";
+import { BLUE, changer, choices, frame, make, paint, panel, point, redraw, steer, unpack, written } from "./shared.js";
 
 const TEXTS = {
   wish: "move into the black square and out of it, with each layer in turn.",
   find: "held, se and lka receive nothing from other pixels; moving, they hear of them, but not where the pixel is black. conv, window, gsa and self hear in the dark as far as in the light. In self a pixel has a far larger part in its own output with the weights moving: its query makes them.",
   keys: "Bluest: the largest influence of a map; palest: a thousandth of it, or less; grey: none. With keys: arrows move the pixel. With a finger: tap or draw. Pixels are (row, column), counted from (0, 0) at the top left.",
 };
-const [LARGEST, BLUE] = [64, [0, 114 / 255, 178 / 255]];
+const LARGEST = 64;
 
 // The bytes that Python has compressed.
 async function inflate(packed) {
@@ -23,10 +23,7 @@ export default {
     const tones = Object.fromEntries(await Promise.all(names.map(async (name) => [name, await inflate(data.tones[name])])));
     const colours = unpack(data.pixels, Uint8Array, 255);
     const blue = Array.from({ length: side ** 2 }, () => BLUE).flat();
-    const change = (part) => {
-      model.set("state", { ...model.get("state"), ...part });
-      model.save_changes();
-    };
+    const change = changer(model);
     const hand = { side: () => side, at: () => model.get("state").pixel, move: (pixel) => change({ pixel }) };
 
     const panels = Object.entries({ photograph: "the photograph", moving: "weights moving", held: "weights held" }).map(([name, title]) => {

@@ -1,5 +1,5 @@
 // The matrix behind a layer: what a pixel of its result sums, and which row of all weights that is.
-import { choices, count, frame, key, make, point, redraw, slider, steer, sum, svg, unpack, written } from "./shared.js";
+import { changer, choices, count, frame, key, make, pixelsOf, point, redraw, slider, steer, sum, svg, unpack, written } from "./shared.js";
 
 const TEXTS = {
   wish: "move over the result, from its middle to an edge and into a corner. Move the image, close it to a circle, and move it again. Then give up sharing, and at last nearness.",
@@ -12,13 +12,12 @@ const [MORE, LESS] = ["84, 39, 136", "179, 88, 6"];
 const signed = (value) => String(value).replace("-", "−");
 const some = (values) => values.filter(Boolean).length;
 const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-const places = (side) => Array.from({ length: side ** 2 }, (_, number) => [Math.floor(number / side), number % side]);
 const set = (node, name, value) => node.getAttribute(name) === String(value) || node.setAttribute(name, value);
 const columns = (number) => `${number} column${number === 1 ? "" : "s"}`;
 
 // The pixels (number) that a window around a pixel covers, row by row; undefined where there is none.
 function cover({ side, border }, [row, column]) {
-  return places(3).map(([a, b]) => {
+  return pixelsOf(3).map(([a, b]) => {
     const pixel = [row + a - 1, column + b - 1];
     const [y, x] = border === "circular" ? pixel.map((place) => (place + side) % side) : pixel;
     return [y, x].every((place) => place >= 0 && place < side) ? y * side + x : undefined;
@@ -27,7 +26,7 @@ function cover({ side, border }, [row, column]) {
 
 // The weight for every pixel of the result of every pixel of the image, row by row.
 function build({ side, kernel, free }, { weights, border }) {
-  return places(side).map((pixel, i) => {
+  return pixelsOf(side).map((pixel, i) => {
     const own = free.slice(i * side ** 2, (i + 1) * side ** 2);
     if (weights === "free") return own;
     const row = own.map(() => 0);
@@ -40,7 +39,7 @@ function build({ side, kernel, free }, { weights, border }) {
 
 // What there is to be seen: the image as it lies, what it becomes, which results moved with it, and one pixel's part.
 function compute({ side, still }, matrix, { pixel, border, moved }) {
-  const move = (values) => places(side).map(([row, column]) => values[row * side + ((column - moved + side) % side)]);
+  const move = (values) => pixelsOf(side).map(([row, column]) => values[row * side + ((column - moved + side) % side)]);
   const times = (values) => matrix.map((row) => row.reduce((total, weight, j) => total + weight * values[j], 0));
   const seen = move(still);
   const result = times(seen);
@@ -75,7 +74,7 @@ function outline(inside, side) {
     at(row, column - 1) ? "" : `M${column} ${row}v1`,
     at(row, column + 1) ? "" : `M${column + 1} ${row}v1`,
   ];
-  return places(side).filter((pixel) => at(...pixel)).flatMap(edges).join("");
+  return pixelsOf(side).filter((pixel) => at(...pixel)).flatMap(edges).join("");
 }
 
 const tinted = (value, most, word = "") => ({
@@ -100,7 +99,7 @@ function board(title) {
     if (cells.childElementCount === side ** 2) return;
     picture.setAttribute("viewBox", `0 0 ${side} ${side}`);
     cells.replaceChildren(
-      ...places(side).map(([y, x]) => svg("g", {}, svg("rect", { x, y }), svg("text", { x: x + 0.5, y: y + 0.5 }))),
+      ...pixelsOf(side).map(([y, x]) => svg("g", {}, svg("rect", { x, y }), svg("text", { x: x + 0.5, y: y + 0.5 }))),
     );
   }
   function draw(name, drawn, { around = "", astray = "" } = {}) {
@@ -151,7 +150,7 @@ function drawBoards(boards, { side, still }, { weights }, { seen, result, along,
   const reads = seen.map((value, j) => ({ ...grey(value, 0, bright), word: signed(value), faint: !row[j] }));
   boards.image.draw("the image", reads, { around: outline(row, side) });
   const [low, high] = [Math.min(...result), Math.max(...result)];
-  const astray = places(side).filter((_, i) => !along[i]).map(([y, x]) => `M${x + 0.5} ${y + 0.5}h0`).join("");
+  const astray = pixelsOf(side).filter((_, i) => !along[i]).map(([y, x]) => `M${x + 0.5} ${y + 0.5}h0`).join("");
   boards.result.draw("the result", result.map((value) => grey(value, low, high)), { around, astray });
   const sums = matrix.map(sum);
   const [most, mostOfSums] = [largest(matrix.flat()), largest(sums)];
@@ -167,10 +166,7 @@ export default {
     const side = image.length;
     const data = { side, kernel, still: image.flat(), free: [...unpack(free, Int8Array, 1)] };
     const state = () => model.get("state");
-    const change = (part) => {
-      model.set("state", { ...state(), ...part });
-      model.save_changes();
-    };
+    const change = changer(model);
 
     const boards = Object.fromEntries(["image", "result", "products", "sums"].map((name) => [name, board(name)]));
     const all = table(side);

@@ -1,5 +1,5 @@
 // Two sliders: what window and reduction of Twins let a pixel see, what they cost, and what the summaries tell.
-import { chart, count, frame, key, make, paint, point, redraw, slider, steer, switches, unpack, written } from "./shared.js";
+import { changer, chart, count, frame, key, make, paint, point, redraw, slider, steer, switches, unpack, written } from "./shared.js";
 
 const TEXTS = {
   wish: "move the sliders through the valley, then open the lock, and take the reduction to 56. Move over the first picture to see with another pixel.",
@@ -69,10 +69,7 @@ export default {
     const unpacked = (packed) => KS.map((k) => [k, unpack(packed[k], Uint8Array, 255)]);
     const [summaries, told] = [data.summaries, data.told].map((packed) => Object.fromEntries(unpacked(packed)));
     const state = () => model.get("state");
-    const change = (part) => {
-      model.set("state", { ...state(), ...part });
-      model.save_changes();
-    };
+    const change = changer(model);
 
     const panel = () => {
       const canvas = make("canvas", { width: SIDE, height: SIDE });

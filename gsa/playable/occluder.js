@@ -1,5 +1,5 @@
 // A cover dragged over a photograph: what a network then answers, beside the maps that should have told.
-import { choices, frame, key, make, paint, panel, redraw, rounded, steer, sum, unpack, written } from "./shared.js";
+import { changer, choices, frame, key, make, paint, panel, pixelsOf, redraw, rounded, steer, sum, unpack, written } from "./shared.js";
 
 const TEXTS = {
   wish: "lay the square of 8×8 where CAM is darkest, at (12, 12), where rollout is, at (24, 4), over the eye on the left, at (10, 6), and between the eyes, at (6, 14). At each place change the cover.",
@@ -66,7 +66,7 @@ export default {
     const shares = mapped(data.shares, (sizes) => mapped(sizes, (packed) => unpack(packed, Uint16Array, 65535)));
     const whole = unpack(data.whole, Uint16Array, 65535);
     const [photograph, covers] = [unpack(data.pixels, Uint8Array, 255), mapped(data.covers, (packed) => unpack(packed, Uint8Array, 255))];
-    const pixels = Array.from({ length: side ** 2 }, (_, index) => [Math.floor(index / side), index % side]);
+    const pixels = pixelsOf(side);
     const [cam, rollout] = [data.cam, data.rollout].map((packed) => {
       const coarse = unpack(packed, Float32Array, 1);
       const across = Math.sqrt(coarse.length);
@@ -75,10 +75,7 @@ export default {
     });
 
     const state = () => model.get("state");
-    const change = (part) => {
-      model.set("state", { ...state(), ...part });
-      model.save_changes();
-    };
+    const change = changer(model);
     const places = (size) => (side - size) / stride + 1;
     const sharesAt = ({ cover, size }, [row, column]) => {
       const place = (row / stride) * places(size) + column / stride;

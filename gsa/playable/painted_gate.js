@@ -1,12 +1,12 @@
 // Paint the gate: a slider for each pixel of a trained network's last map, set by hand, and what the network answers.
-import { brush, choices, frame, make, paint, panel, redraw, rounded, slider, softmax, steer, sum, svg, unique, unpack, written } from "./shared.js";
+import { BLUE, brush, changer, choices, frame, make, paint, panel, pixelsOf, redraw, rounded, slider, softmax, steer, sum, svg, unique, unpack, written } from "./shared.js";
 
 const TEXTS = {
   wish: "close pixels until the astronaut is a cat. Make the cup a ship, and then be surer of it, with sliders above 1. Last, try to make an automobile of Chelsea.",
   find: "sliders decide which pixels are heard, and so the answer; above 1 they make it surer, on no new evidence. A stroke changes the painted pixels alone, and brings nothing from elsewhere: of Chelsea no gate makes an automobile, however loud. With all closed, only the biases of the linear layer are left, and they say bird.",
   keys: "With keys: arrows move the brush, Enter or the space bar paints. With a finger: draw. Pixels are (row, column), counted from (0, 0) at the top left.",
 };
-const [BLUE, ORANGE] = [[0, 114 / 255, 178 / 255], [200 / 255, 78 / 255, 0]];
+const ORANGE = [200 / 255, 78 / 255, 0];
 const POSITIONS = { 0: "0, closed", 0.5: "½, half as loud", 1: "1, open", 2: "2, twice as loud", 4: "4, four times as loud" };
 
 const button = (press) => {
@@ -22,7 +22,7 @@ function desk({ side, size }, hand) {
   const [note, title] = [make("small"), said.element.querySelector("b")];
   photo.element.append(make("small", {}, "Paint on it. A number is g, where g is not 1."));
   said.element.append(note);
-  const places = Array.from({ length: side ** 2 }, (_, index) => [Math.floor(index / side), index % side]);
+  const places = pixelsOf(side);
   const numbers = places.map(([row, column]) => svg("text", { x: column + 0.5, y: row + 0.5 }));
   const lines = Array.from({ length: side - 1 }, (_, index) => `M0 ${index + 1}h${side}M${index + 1} 0v${side}`).join("");
   for (const { canvas, view } of [photo, said]) {
@@ -100,10 +100,7 @@ export default {
     const data = model.get("data");
     const { side, gates, classes, bias, photographs } = data;
     const all = photographs.map((each) => read(each, classes.length));
-    const change = (part) => {
-      model.set("state", { ...model.get("state"), ...part });
-      model.save_changes();
-    };
+    const change = changer(model);
     const at = () => model.get("state").pixel;
     const set = (pixels, g) => {
       const painted = new Set(pixels.map(([row, column]) => row * side + column));

@@ -1,5 +1,5 @@
 // Two profiles: drag seven logits of rows and seven of columns, and the weights of a head follow.
-import { choices, frame, key, make, redraw, slider, softmax, sum, svg } from "./shared.js";
+import { changer, choices, frame, key, make, redraw, slider, softmax, sum, svg } from "./shared.js";
 
 const TEXTS = {
   wish: "drag the bars until the weights fill the framed diagonal; then wish for a bar, for a spot, and sharpen with α.",
@@ -87,10 +87,7 @@ function drawnProfiles(choose, set) {
 export default {
   render({ model, el }) {
     const { wishes, best, alphas } = model.get("data");
-    const change = (part) => {
-      model.set("state", { ...model.get("state"), ...part });
-      model.save_changes();
-    };
+    const change = changer(model);
     const set = (bar, value) => {
       const kind = bar < K ? "columns" : "rows";
       change({ bar, [kind]: model.get("state")[kind].with(bar % K, value) });

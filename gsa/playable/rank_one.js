@@ -1,5 +1,5 @@
 // Rank one: paint what four receivers of a patch wish to hear of the senders at one place, and see what one head can give.
-import { brush, drawnHops, frame, key, make, redraw, rounded, steer, sum, svg, written } from "./shared.js";
+import { brush, changer, drawnHops, frame, key, make, pixelsOf, presets, redraw, rounded, steer, sum, svg, written } from "./shared.js";
 
 const TEXTS = {
   wish: "wish for two pairs, then click on a full cell, so that one pair is worth half. Then draw over the cells: one picture for all receivers, another one for each. A cell is full, half or empty.",
@@ -54,7 +54,6 @@ function fit(wish) {
 const GAP = 0.12; // between the squares of two receivers, in cells, on either side
 // The receiver and the sender of a cell: four squares, one for each receiver, of sixteen cells, one for each patch.
 const pair = ([row, column]) => [2 * Math.floor(row / 4) + Math.floor(column / 4), 4 * (row % 4) + (column % 4)];
-const cells = (side) => Array.from({ length: side ** 2 }, (_, index) => [Math.floor(index / side), index % side]);
 
 function say({ wish }, { nearest, met }, [i, j], [receiver, sender]) {
   if (!met[3]) return "Nothing is wished for.";
@@ -70,7 +69,7 @@ function drawnBlock(name, side) {
   const start = (place) => place + (place === 4 ? GAP : 0);
   const length = (place) => 1 - (side === 8 && (place === 3 || place === 4) ? GAP : 0);
   const box = ([y, x]) => ({ x: start(x), y: start(y), width: length(x), height: length(y) });
-  const squares = cells(side).map((cell) => svg("rect", { class: "cell", ...box(cell) }));
+  const squares = pixelsOf(side).map((cell) => svg("rect", { class: "cell", ...box(cell) }));
   const element = svg("g", { class: name }, ...squares);
   function draw(values) {
     for (const [index, value] of values.entries()) {
@@ -92,7 +91,7 @@ function drawnWeights(name, title) {
   const chosen = svg("rect", { class: "chosen", width: 1, height: 1 });
   const element = titled(`${name}-panel`, title, "-0.1 -0.1 8.2 8.2", block.element, chosen);
   function draw(matrix, [y, x]) {
-    block.draw(cells(8).map(pair).map(([i, j]) => matrix[i][j]));
+    block.draw(pixelsOf(8).map(pair).map(([i, j]) => matrix[i][j]));
     for (const [axis, place] of Object.entries({ x, y })) chosen.setAttribute(axis, place);
   }
   return { element, draw, picture: block.element };
@@ -104,7 +103,7 @@ function drawnFactors() {
   beta.element.setAttribute("transform", "translate(0.5 1)");
   alpha.element.setAttribute("transform", "translate(3.5 0)");
   const text = (words, x, y) => svg("text", { x, y, "font-size": 0.4 }, words);
-  const numbers = cells(2).map(([row, column]) => text("", 1 + column, 1.5 + row));
+  const numbers = pixelsOf(2).map(([row, column]) => text("", 1 + column, 1.5 + row));
   const names = [text("β", 1.5, 0.6), text("×", 3, 2), text("α", 7.8, 2)];
   const element = titled("factors-panel", "β (receivers) × α (senders)", "0 -0.1 8.2 4.2", beta.element, alpha.element, ...numbers, ...names);
   function draw(fitted) {
@@ -136,10 +135,7 @@ export default {
   render({ model, el }) {
     const { wishes, receivers, senders } = model.get("data");
     const state = () => model.get("state");
-    const change = (part) => {
-      model.set("state", { ...state(), ...part });
-      model.save_changes();
-    };
+    const change = changer(model);
     const set = (painted, value) => {
       const wish = state().wish.map((row) => [...row]);
       for (const [i, j] of painted.map(pair)) wish[i][j] = value;
@@ -165,12 +161,10 @@ export default {
     const hand = { side: () => 8, at: () => state().cell, move: (cell) => change({ cell }), pick: press, press, set };
     steer(map, hand);
     brush(wish.picture, hand);
-    const buttons = Object.keys(wishes).map((name) => make("button", { type: "button" }, name));
-    for (const button of buttons) button.addEventListener("click", () => change({ wish: wishes[button.textContent] }));
-    const presets = make("fieldset", {}, make("legend", {}, "Wish for"), make("div", { class: "presets" }, ...buttons));
+    const choice = presets("Wish for", Object.keys(wishes), (name) => change({ wish: wishes[name] }));
     const colours = key({ weight: "weight; left over: missing", surplus: "left over: too much" });
     const told = frame(el, TEXTS, [map, colours]);
-    map.before(presets);
+    map.before(choice);
     told.closest(".play").classList.add("wide");
 
     redraw(model, () => {

@@ -1,5 +1,5 @@
 // θ's grid under a reader's hand: where an affine transformation sends it on a photograph, and what is read there.
-import { STEPS, frame, make, paint, point, redraw, rounded, steer, svg, switches, unpack, written } from "./shared.js";
+import { STEPS, changer, frame, make, paint, point, presets, redraw, rounded, steer, svg, switches, unpack, written } from "./shared.js";
 
 const TEXTS = {
   wish: "drag the corners inwards, then turn the grid. Set “turn by 30°” and make the map wide: can you move the corners until the lines meet at 90° again? Then the identity, with align_corners in one of the two functions.",
@@ -182,10 +182,7 @@ export default {
     const { side, pixels } = model.get("data");
     const square = unpack(pixels, Uint8Array, 255);
     const band = square.subarray(square.length / 4, (3 * square.length) / 4);
-    const change = (part) => {
-      model.set("state", { ...model.get("state"), ...part });
-      model.save_changes();
-    };
+    const change = changer(model);
     const grid = drawnGrid(side, model, (theta) => change({ theta }));
     const picture = drawnPicture(side, model, (pixel) => change({ pixel }));
     const matrix = drawnMatrix();
@@ -198,11 +195,7 @@ export default {
       titled(matrix.element, "θ, from pixel to place"),
     );
 
-    const poses = Object.entries(POSES).map(([name, theta]) => {
-      const button = make("button", { type: "button" }, name);
-      button.addEventListener("click", () => change({ theta }));
-      return button;
-    });
+    const set = presets("Set θ", Object.keys(POSES), (name) => change({ theta: POSES[name] }));
     const size = switches("Map", { wide: "twice as wide as high" }, (_, wide) => {
       const pixel = picture.at();
       change({ wide });
@@ -210,7 +203,6 @@ export default {
     });
     const functions = { affine_grid: "affine_grid", grid_sample: "grid_sample" };
     const aligned = switches("align_corners=True in", functions, (name, on) => change({ [name]: on }));
-    const set = make("fieldset", { class: "poses" }, make("legend", {}, "Set θ"), ...poses);
     const told = frame(el, TEXTS, [map], make("div", { class: "settings" }, set, size.element, aligned.element));
     told.closest(".play").classList.add("wide");
 

@@ -1,5 +1,5 @@
 // The lottery of seeds: a thousand studies of one truth, what they report, and the runs of one of them.
-import { choices, count, frame, key, make, redraw, slider, STEPS, sum, svg } from "./shared.js";
+import { STEPS, changer, choices, count, frame, key, make, redraw, slider, sum, svg } from "./shared.js";
 
 const TEXTS = {
   wish: "leave the truth at zero and count the false stars, then look after each seed, or take twenty candidates; give the truth 0.2 points, and take two seeds, then twenty. Point at a dot to see the runs of its study.",
@@ -178,10 +178,7 @@ function drawnStudies(mark) {
 export default {
   render({ model, el }) {
     const { reaches } = model.get("data");
-    const change = (part) => {
-      model.set("state", { ...model.get("state"), ...part });
-      model.save_changes();
-    };
+    const change = changer(model);
     const range = (from, to, scale = 1) => Array.from({ length: to - from + 1 }, (_, index) => (from + index) / scale);
     const sliders = {
       difference: ["Truth δ", range(0, 6, 20), points],

@@ -2,6 +2,8 @@
 
 export const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
+export const BLUE = [0, 114 / 255, 178 / 255];
+
 export function make(name, attributes = {}, ...children) {
   return fill(document.createElement(name), attributes, children);
 }
@@ -21,6 +23,7 @@ export const unique = (word) => `${word}-${Math.random().toString(36).slice(2)}`
 export const sum = (values) => values.reduce((total, value) => total + value, 0);
 export const count = (value) => value.toLocaleString("en");
 export const rounded = (value, digits = 2) => (value + 1e-9).toFixed(digits).replace(/^-(?=[0.]+$)/, "").replace("-", "−");
+export const pixelsOf = (side) => Array.from({ length: side ** 2 }, (_, number) => [Math.floor(number / side), number % side]);
 export const written = ([row, column]) => `(${row}, ${column})`;
 
 export function softmax(logits) {
@@ -40,6 +43,19 @@ export function frame(el, { wish, find, keys }, [map, ...below], ...controls) {
   const task = (title, text) => make("p", {}, make("strong", {}, `${title}: `), text);
   el.append(make("div", { class: "play" }, task("Try", wish), columns, task("Find", find), how));
   return told;
+}
+
+// Changes parts of the state, which Python then knows: change({ name: value }).
+export const changer = (model) => (part) => {
+  model.set("state", { ...model.get("state"), ...part });
+  model.save_changes();
+};
+
+// Buttons under a legend; press(name).
+export function presets(legend, names, press) {
+  const buttons = names.map((name) => make("button", { type: "button" }, name));
+  for (const button of buttons) button.addEventListener("click", () => press(button.textContent));
+  return make("fieldset", {}, make("legend", {}, legend), make("div", { class: "presets" }, ...buttons));
 }
 
 // Radio buttons, { value: label }, under a legend.
@@ -246,8 +262,8 @@ export function point(map, { side, at, move, pick = () => {} }) {
   map.addEventListener("click", (event) => picks && here(event) && pick());
 }
 
-// Calls press() where a pointer goes down, which says what it paints, set(pixels, that) for those on the way of its stroke, and
-// move(pixel) where it is over the map before.
+// Calls press() where a pointer goes down, which says what it paints, set(pixels, that) for those on the way of its
+// stroke, and move(pixel) where it is over the map before.
 export function brush(map, { side, at, move, press, set }) {
   let held = null;
   const way = (from, to) => {

@@ -1,5 +1,5 @@
 // The table of self-attention: every weight between the pixels of a photograph, read by rows or by columns.
-import { choices, frame, make, paint, point, redraw, softmax, steer, sum, switches, unpack, written } from "./shared.js";
+import { changer, choices, frame, make, paint, point, redraw, softmax, steer, sum, switches, unpack, written } from "./shared.js";
 
 const TEXTS = {
   wish: "move over the photograph, or over the table, and see whom the pixel hears. Read columns, shuffle the pixels, let the near ones count more.",
@@ -27,10 +27,7 @@ export default {
     const [queries, keys] = [data.queries, data.keys].map((packed) => unpack(packed, Float32Array, 1));
     const pixels = unpack(data.pixels, Uint8Array, 255);
     const inOrder = data.order.map((_, number) => number);
-    const change = (part) => {
-      model.set("state", { ...model.get("state"), ...part });
-      model.save_changes();
-    };
+    const change = changer(model);
     const numberOf = ([row, column]) => row * side + column;
     const pixelOf = (number) => [Math.floor(number / side), number % side];
 

@@ -1,5 +1,5 @@
 // One pixel of a photograph, and what each layer of the book lets it see.
-import { choices, count, frame, make, paint, panel, point, redraw, steer, written } from "./shared.js";
+import { changer, choices, count, frame, make, paint, panel, point, redraw, steer, written } from "./shared.js";
 
 const TEXTS = {
   wish: "move over the other eye, the nose, the background, and see what stays clear. Then take another photograph.",
@@ -70,10 +70,7 @@ export default {
       const colours = Float64Array.from(atob(pixels), (byte) => byte.charCodeAt() / 255);
       return { colours, summaries: summarise(colours, side, patch) };
     });
-    const change = (part) => {
-      model.set("state", { ...model.get("state"), ...part });
-      model.save_changes();
-    };
+    const change = changer(model);
     const hand = { side: () => side, at: () => model.get("state").pixel, move: (pixel) => change({ pixel }) };
 
     const panels = Object.entries({ "the photograph": "", ...data.layers }).map(([name, where]) => {

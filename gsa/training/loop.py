@@ -32,10 +32,6 @@ from gsa.training.record import Epoch, Record, Run, TrainingError, commit, to_js
 WHITENED_FROM = 5000
 """So many training images decide the whitening stem."""
 
-COMPILER: dict[str, str | int | bool | Callable[..., object]] = {"emulate_precision_casts": True}
-"""What is fused rounds as it does elsewhere. Otherwise no pixel may equal a map's rounded maximum, and the gradient of
-that, shared by the pixels that equal it, is 0/0."""
-
 
 def train(config: Config, *, dataset: Dataset | None = None, checkpoints: str | Path | None = None) -> Run:
     """Train as ``config`` says and read the test set once, at the end.
@@ -153,7 +149,9 @@ class Loop:
         parallel, *prepared = accelerator.prepare(model, *optimizers)
         loop = cls(config, accelerator, model, parallel, prepared, images, normalize)
         if config.compile:
-            loop.parallel = torch.compile(parallel, options=COMPILER)
+            # What is fused must round as it does elsewhere: else no pixel may equal a map's rounded maximum, and the
+            # gradient of that, shared by the pixels that equal it, is 0/0.
+            loop.parallel = torch.compile(parallel, options={"emulate_precision_casts": True})
             loop.warm_up()
         return loop
 
