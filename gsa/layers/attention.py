@@ -94,7 +94,7 @@ def attend(
 def explicit_is_faster(k: Float[Tensor, "batch heads keys width"]) -> bool:
     """Whether products and a softmax are faster than PyTorch's fused kernel, backward pass included.
 
-    They are for short groups: on a CPU up to 32 keys in single precision and 128 in bfloat16, on CUDA up to 32 in
+    They are for short groups: on a CPU up to 32 keys in single precision and 256 in bfloat16, on CUDA up to 32 in
     single precision if there are thousands of them. For more than 65,535 groups CUDA has no fused kernel
     (pytorch#146704). Milliseconds of 64,000 tokens and four heads, fused / explicit (/ :func:`attend_packed`), on one
     thread of x86-64 with AVX-512 and on an H200:
@@ -117,7 +117,7 @@ def explicit_is_faster(k: Float[Tensor, "batch heads keys width"]) -> bool:
     groups, heads, keys, _ = k.shape
     if k.is_cuda:
         return groups > 65_535 or (k.dtype == torch.float32 and keys <= 32 and groups * heads >= 8192)
-    return k.device.type == "cpu" and keys <= {torch.float32: 32, torch.bfloat16: 128}.get(k.dtype, 0)
+    return k.device.type == "cpu" and keys <= {torch.float32: 32, torch.bfloat16: 256}.get(k.dtype, 0)
 
 
 def explicit(
