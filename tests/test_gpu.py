@@ -89,6 +89,28 @@ def test_a_layer_that_differs_is_named(factors, parts, job, monkeypatch):
     assert all(parts in row["error"] and row["error"].count(" by ") == 1 for row in wrong)
 
 
+class Stretched(nn.Module):
+    """A layer of one parameter whose gradient a device computes otherwise."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.weight, self.factor = nn.Parameter(torch.ones(1)), factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        factor = 1 if self.weight.dtype == torch.float64 else self.factor
+        return x * (factor * self.weight + (1 - factor) * self.weight.detach())
+
+
+@pytest.mark.parametrize(("factor", "named"), [(1.3, False), (1.5, True)])
+def test_the_gradient_of_parameters_is_judged_beside_that_of_a_convolution(factor, named, job, monkeypatch):
+    monkeypatch.setitem(MECHANISMS, "gsa", lambda channels, size: Stretched(factor))
+    monkeypatch.setattr(layers, "MECHANISMS", ["conv", "gsa"])
+    monkeypatch.setattr(layers, "convolved", lambda *case: {"parameters": 0.2})
+    take(job, layers.agreement)
+    errors = [row["error"] for row in kept(job, "agreement") if "error" in row]
+    assert len(errors) == 3 * named and all("parameters by 0.5, more than 0.4" in error for error in errors)
+
+
 def test_a_case_that_fails_stops_no_other(job):
     def fail() -> Row:
         raise ValueError("first line\nsecond line")
