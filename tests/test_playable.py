@@ -804,7 +804,7 @@ def test_rows_and_columns_are_those_of_the_table(page, name: str) -> None:
     page.keyboard.press("Enter")
     page.keyboard.press("ArrowLeft")
     assert_reads(page, table(pixel=(2, 2), reads="column"))
-    page.get_by_label("position code").check()
+    page.get_by_label("add a bias").check()
     assert_reads(page, table(pixel=(2, 2), reads="column", near=True))
     page.get_by_label("shuffle").check()
     moved = np.unravel_index(table().order.tolist().index(34), (16, 16))

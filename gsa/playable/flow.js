@@ -2,8 +2,8 @@
 import { BLUE, changer, chart, choices, frame, key, make, paint, pixelsOf, point, redraw, rounded, slider, softmax, steer, sum, svg, unpack, written } from "./shared.js";
 
 const TEXTS = {
-  wish: "let the rim of the cat's eye look for itself; raise s to 640. Do the same from (18, 27), the rim of the other eye. Then go back to s = 40 and make the patch larger. At last move s over the texture, with 7×7 pixels.",
-  find: "with 3×3 pixels an eye finds both eyes: two modes, and the mean lies between the eyes, right for neither. A large s leaves one mode, for the second eye the wrong one: between two that are alike noise decides. A larger patch leaves one, too, and the right one. Over the texture the error falls with s and rises again: where s is small, all pixels pull the mean to the middle; where it is large, the mean is one whole pixel, and nothing evens out the noise.",
+  wish: "let the rim of the cat's eye look for itself; raise s to 640. Do the same from (18, 27), the rim of the other eye. Then go back to s = 40 and make the patch 7×7. At last move s over the texture, with 7×7 pixels.",
+  find: "with 3×3 pixels an eye finds both eyes: two modes, and the mean lies between the eyes, right for neither. A large s leaves one mode, for the second eye the wrong one: between two that are alike noise decides. A patch of 7×7 leaves one, too, and the right one. Over the texture the error falls with s and rises again: where s is small, all pixels pull the mean to the middle; where it is large, the mean is one whole pixel, and nothing evens out the noise.",
   keys: "Bluest: the largest weight. With keys: arrows move the pixel, or a slider. With a finger: tap or draw. Places are (row, column), counted from (0, 0) at the top left.",
 };
 const REACH = 2;

@@ -2,7 +2,7 @@
 import { changer, choices, count, drawnHops, frame, groups, key, make, point, redraw, slider, steer, sum, unique, written } from "./shared.js";
 
 const TEXTS = {
-  wish: "move the receiver over the map, click to make its pixel the sender, and move on. Then change the order of the hops, the patch and the map.",
+  wish: "move the receiver over the map, click to make its pixel the sender, and move on. Then change the order of the hops, the patch (click a bar) and the map.",
   find: "one path for every pair, which turns where the two colours meet; the least cost at k² ≈ √N; and no gain at all on 8 × 8.",
   keys: "With keys: arrows move the receiver, Enter picks the sender. With a finger: tap to move the receiver, tap it again to pick the sender. Pixels are (row, column), counted from (0, 0) at the top left.",
 };

@@ -3,7 +3,7 @@ import { arrow, changer, choices, frame, key, make, overlay, pixelsOf, point, re
 
 const TEXTS = {
   wish: "move the receiver over the photograph, click to make its pixel the sender, and move on. Then look at each hop by itself.",
-  find: "hop 1 prefers some places; hop 2 takes its patch almost evenly, as an average would that needs no queries and no keys.",
+  find: "hop 1 prefers some pixels; hop 2 takes its patch almost evenly, as an average would that needs no queries and no keys.",
   keys: "With keys: arrows move the receiver, Enter picks the sender. With a finger: tap to move the receiver, tap it again to pick the sender. Pixels are (row, column), counted from (0, 0) at the top left.",
 };
 

@@ -2,8 +2,8 @@
 import { changer, choices, count, frame, key, make, pixelsOf, point, redraw, slider, steer, sum, svg, unpack, written } from "./shared.js";
 
 const TEXTS = {
-  wish: "move over the result, from its middle to an edge and into a corner. Move the image, close it to a circle, and move it again. Then give up sharing, and at last nearness.",
-  find: "a weight from each of 64 pixels to each makes 4,096 numbers; nearness leaves 22² = 484, and sharing 9. With zeros beyond the border, rows lose three entries at an edge and five in a corner, and sum to less: hence a dark rim, which stays where it is when the image moves. In a circle no row loses any. Each row of blocks is the one above, moved on by a block, and each row in a block the one above, moved on by a pixel: the matrix is block-circulant, and whatever moves the image moves the result.",
+  wish: "move over the result, from its middle to an edge and into a corner. Move the image, choose the other side beyond the border, and move it again. Then give up sharing, and at last nearness.",
+  find: "a weight from each of 64 pixels to each makes 4,096 numbers; nearness leaves 22² = 484 (in a circle 24² = 576), and sharing 9. With zeros beyond the border, rows lose three weights at an edge and five in a corner, and sum to less: the rim is darker than in a circle, and does not move with the image. In a circle no row loses any. Where weights are shared too, each row of blocks is the one above, moved on by a block, and each row in a block the one above, moved on by a pixel: the matrix is block-circulant, and whatever moves the image moves the result.",
   keys: "With keys: arrows move the pixel. With a finger: tap or draw. Pixels are (row, column), counted from (0, 0) at the top left.",
 };
 const NUMERALS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
@@ -60,8 +60,8 @@ function say({ weights, moved, pixel }, { seen, result, along, number, row, wind
   const own = weights === "shared" ? `made of ${some(kernel)} numbers` : "each a number of its own";
   const still = moved ? ` The image has moved by ${columns(moved)}, and ${some(along)} of ${along.length} results with it.` : "";
   return (
-    `${written(pixel)} sums ${sums}. Its row of the matrix has ${entries} entries, which sum to ${signed(sum(row))}. ` +
-    `The matrix has ${count(some(matrix.flat()))} entries, ${own}.${still}`
+    `${written(pixel)} sums ${sums}. Its row of the matrix has ${entries} weights, which sum to ${signed(sum(row))}. ` +
+    `The matrix has ${count(some(matrix.flat()))} weights, ${own}.${still}`
   );
 }
 
@@ -138,7 +138,7 @@ function table(side) {
         context.fillRect(j, i, 1, 1);
       }
     }
-    element.lastChild.textContent = `the matrix: ${count(some(matrix.flat()))} entries`;
+    element.lastChild.textContent = `the matrix: ${count(some(matrix.flat()))} weights`;
   }
   const mark = (number) => { row.style.top = `${(100 * number) / side ** 2}%`; };
   return { element, view, fill, mark };

@@ -82,8 +82,8 @@ class MatrixBehind(Playable):
             sums = f"{NUMERALS[entries]} products: {terms} = {value}"
         own = f"made of {np.count_nonzero(self.kernel)} numbers" if kind == "shared" else "each a number of its own"
         said = (
-            f"({row}, {column}) sums {sums}. Its row of the matrix has {entries} entries, which sum to "
-            f"{signed(weights.sum())}. The matrix has {np.count_nonzero(self.matrix()):,} entries, {own}."
+            f"({row}, {column}) sums {sums}. Its row of the matrix has {entries} weights, which sum to "
+            f"{signed(weights.sum())}. The matrix has {np.count_nonzero(self.matrix()):,} weights, {own}."
         )
         if moved := self.state["moved"]:
             columns, along = f"{moved} column{'s' * (moved > 1)}", self.along()
@@ -101,7 +101,7 @@ class MatrixBehind(Playable):
         mark(result, tuple(self.state["pixel"]))
         for place in np.argwhere(reads & (self.state["weights"] != "free")).tolist():
             mark(image, tuple(place))
-        titles = ("image", f"matrix: {np.count_nonzero(matrix):,} entries", "result")
+        titles = ("image", f"matrix: {np.count_nonzero(matrix):,} weights", "result")
         for axes, title in zip((image, table, result), titles, strict=True):
             axes.set(title=title, xticks=[], yticks=[])
         table.set(xlabel="j, a pixel of the image", ylabel="i, a pixel of the result")

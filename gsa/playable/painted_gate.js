@@ -3,7 +3,7 @@ import { BLUE, brush, changer, choices, frame, make, paint, panel, pixelsOf, red
 
 const TEXTS = {
   wish: "close pixels until the astronaut is a cat. Make the cup a ship, and then be surer of it, with sliders above 1. Last, try to make an automobile of Chelsea.",
-  find: "sliders decide which pixels are heard, and so the answer; above 1 they make it surer, on no new evidence. A stroke changes the painted pixels alone, and brings nothing from elsewhere: of Chelsea no gate makes an automobile, however loud. With all closed, only the biases of the linear layer are left, and they say bird.",
+  find: "sliders decide which pixels are heard, and so the answer; above 1 they make it surer, on no new evidence. A stroke changes the painted pixels alone, and brings nothing from elsewhere. No pixel of Chelsea says automobile, and no slider from 0 up makes her one, however loud. With all closed, only the biases of the linear layer are left, and they say bird.",
   keys: "With keys: arrows move the brush, Enter or the space bar paints. With a finger: draw. Pixels are (row, column), counted from (0, 0) at the top left.",
 };
 const ORANGE = [200 / 255, 78 / 255, 0];

@@ -2,7 +2,7 @@
 import { brush, changer, drawnHops, frame, key, make, pixelsOf, presets, redraw, rounded, steer, sum, svg, written } from "./shared.js";
 
 const TEXTS = {
-  wish: "wish for two pairs, then click on a full cell, so that one pair is worth half. Then draw over the cells: one picture for all receivers, another one for each. A cell is full, half or empty.",
+  wish: "wish for two pairs, then click on a full cell, so that one pair is worth half. Then draw over the cells: one picture for all receivers, another one for each. A painted cell is full, half or empty.",
   find: "the receivers of a patch hear one picture α of the senders, each as loud as its β. Two pairs that ignore each other cannot be had: equal ones are mixed half and half, and of unequal ones the weaker gets nothing. Each further head brings one more picture.",
   keys: "With keys: arrows move the cell, Enter fills it, makes it half or empties it. Nearest is what leaves the smallest sum of squares, and of several such the most even. Between the hops of several heads linear maps may also subtract. A factor that all weights share is left to the values: the largest β is 1, α sums to 1. Pixels are (row, column), counted from (0, 0) at the top left.",
 };

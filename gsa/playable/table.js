@@ -3,7 +3,7 @@ import { changer, choices, frame, make, paint, point, redraw, softmax, steer, su
 
 const TEXTS = {
   wish: "move over the photograph, or over the table, and see whom the pixel hears. Read columns, shuffle the pixels, let the near ones count more.",
-  find: "each row sums to one, the columns do not; a shuffled pixel hears the same colours as before, unless it is told where it is. The position code takes an eighth of the squared distance from each logit, the exponent of a weight.",
+  find: "each row sums to one, the columns do not; a shuffled pixel hears the same colours as before, unless it is told where it is. The bias takes an eighth of the squared distance from each logit, the exponent of a weight.",
   keys: "With keys: arrows move the pixel, Enter changes between row and column. With a finger: tap or draw. Pixels are (row, column), counted from (0, 0) at the top left.",
 };
 
@@ -53,7 +53,7 @@ export default {
     });
     const reads = { row: "its row: whom it hears", column: "its column: by whom it is heard" };
     const choice = choices("Read", reads, (value) => change({ reads: value }));
-    const labels = { shuffled: "shuffle the pixels", near: "add a position code: near pixels count more" };
+    const labels = { shuffled: "shuffle the pixels", near: "add a bias: near pixels count more" };
     const more = switches("Change", labels, (name, on) => {
       if (name === "near") return change({ near: on });
       const number = numberOf(state().pixel);
@@ -104,7 +104,7 @@ export default {
         by === "row"
           ? `Row: ${written(pixel)} has ${sum(values).toFixed(2)} to give away, as everybody has. The most, ${most.toFixed(3)}, goes ` +
             `to ${best}. What it gets from all is another matter: ${columns[number].toFixed(2)}.`
-          : `Column: all together give ${written(pixel)} ${sum(values).toFixed(2)}, most of it, ${most.toFixed(3)}, from ${best}. ` +
+          : `Column: all together give ${written(pixel)} ${sum(values).toFixed(2)}; the most, ${most.toFixed(3)}, comes from ${best}. ` +
             `The columns sum to ${Math.min(...columns).toFixed(2)} at the least and ${Math.max(...columns).toFixed(2)} at the most, and to 1 on average.`;
     });
   },

@@ -16,7 +16,7 @@ class Table(Playable):
     """Self-attention on a small square photograph, whose weights are the softmax of ``queries`` times ``keys``.
 
     A row of the table says whom a pixel hears, a column by whom it is heard. In the state, ``shuffled`` lays the pixels
-    out in another order, and ``near`` adds a position code: minus an eighth of the squared distance to every logit.
+    out in another order, and ``near`` adds a bias: minus an eighth of the squared distance to every logit.
     """
 
     name = "table"
@@ -71,7 +71,7 @@ class Table(Playable):
                 f"goes to {most}. What it gets from all is another matter: {heard[self.number()]:.2f}."
             )
         return (
-            f"Column: all together give {pixel} {weights.sum():.2f}, most of it, {weights.max():.3f}, from {most}. "
+            f"Column: all together give {pixel} {weights.sum():.2f}; the most, {weights.max():.3f}, comes from {most}. "
             f"The columns sum to {heard.min():.2f} at the least and {heard.max():.2f} at the most, and to 1 on average."
         )
 
