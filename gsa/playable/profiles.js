@@ -2,8 +2,8 @@
 import { changer, choices, frame, key, make, redraw, slider, softmax, sum, svg } from "./shared.js";
 
 const TEXTS = {
-  wish: "drag the bars until the weights fill the framed diagonal; then wish for a bar, for a spot, and sharpen with α.",
-  find: "a bar and a spot can be had, a diagonal cannot, for every row of the weights is the same profile, more or less strong; a large α leaves one pixel, as one place of a convolution's kernel hears it.",
+  wish: "drag the bars until the weights fill the framed diagonal; then wish for a stripe, for a spot, and sharpen with α.",
+  find: "a stripe and a spot can be had, a diagonal cannot, for every row of the weights is the same profile, more or less strong; a sharp spot is one pixel, as one place of a convolution's kernel hears it.",
   keys: "With keys: left and right choose one of the fourteen bars, up and down change it. With a finger: draw over the bars.",
 };
 const [K, HIGHEST, CELL, EDGE] = [7, 6, 10, 30]; // the map of weights begins at the edge, the bars end before it
@@ -94,7 +94,7 @@ export default {
     };
     const picture = drawnProfiles((bar) => change({ bar }), set);
     const sharpness = slider("Sharpness α", alphas, String, (alpha) => change({ alpha }));
-    const wish = choices("Wish", { spot: "a spot", bar: "a bar", diagonal: "a diagonal" }, (value) => change({ wish: value }));
+    const wish = choices("Wish", { spot: "a spot", stripe: "a stripe", diagonal: "a diagonal" }, (value) => change({ wish: value }));
     const colours = key({ kappa: "column logits κ", rho: "row logits ρ", weight: "weights", wished: "wish" });
     const told = frame(el, TEXTS, [picture.element, colours], wish.element, sharpness.element);
 

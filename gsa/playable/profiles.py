@@ -17,10 +17,10 @@ from gsa.playable.base import Playable, read_module
 K, HIGHEST = 7, 6.0
 ALPHAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 OFFSETS = range(-(K // 2), K // 2 + 1)
-WISHES = {"spot": np.zeros((K, K)), "bar": np.zeros((K, K)), "diagonal": np.eye(K) / K}
+WISHES = {"spot": np.zeros((K, K)), "stripe": np.zeros((K, K)), "diagonal": np.eye(K) / K}
 WISHES["spot"][2, 5] = 1
-WISHES["bar"][:, 4] = 1 / K
-BEST = {"spot": 1.0, "bar": 1.0, "diagonal": 2 / K + (1 - 2 * K**-0.5) ** 2}
+WISHES["stripe"][:, 4] = 1 / K
+BEST = {"spot": 1.0, "stripe": 1.0, "diagonal": 2 / K + (1 - 2 * K**-0.5) ** 2}
 """What the product of two profiles can have in common with a wish: of a diagonal two full cells and what is left."""
 
 
@@ -42,7 +42,7 @@ class Profiles(Playable):
         columns: Sequence[float] = (0.0, 1.0, 2.0, 1.0, 2.0, 3.0, 1.0),
         alpha: float = 1.0,
         *,
-        wish: Literal["spot", "bar", "diagonal"] = "diagonal",
+        wish: Literal["spot", "stripe", "diagonal"] = "diagonal",
         bar: int = 0,
     ) -> None:
         if alpha not in ALPHAS:
