@@ -1,10 +1,11 @@
-"""What the theme leaves to us: executed notebooks, the typeface, roles and ids, papers in docstrings."""
+"""What the theme leaves to us: executed notebooks, the typeface, roles and ids, papers and signatures in docstrings."""
 
 import re
 from pathlib import Path
 
 import font_source_serif_pro
 from sphinx.application import Sphinx
+from sphinx.util import inspect
 
 FONTS = Path(font_source_serif_pro.font_directory)
 ROOT = Path(__file__).parents[2]
@@ -49,6 +50,14 @@ def link_papers(app: Sphinx, what: str, name: str, documented: object, options: 
     lines[:] = [re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"`arXiv:\1 <https://arxiv.org/abs/\1>`__", line) for line in lines]
 
 
+def sign(app: Sphinx, what: str, name: str, documented: type, options: object, signature: str, returned: str):
+    """Gives a playable figure its own signature in the place of that of its widget."""
+    if what == "class" and signature == "(*args, **kwargs)":
+        own = inspect.signature(documented.__init__, bound_method=True)
+        return inspect.stringify_signature(own, show_annotation=False, show_return_annotation=False), returned
+    return None
+
+
 def forget_builder(app: Sphinx, error: Exception | None) -> None:
     """Removes Sphinx's note of its settings, some of which are paths of this machine."""
     (Path(app.outdir) / ".buildinfo").unlink(missing_ok=True)
@@ -63,5 +72,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", drop_widgets, priority=400)  # before myst-nb adds them
     app.connect("html-page-context", mend_body)
     app.connect("autodoc-process-docstring", link_papers)
+    app.connect("autodoc-process-signature", sign)
     app.connect("build-finished", forget_builder)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -94,8 +94,8 @@ def attend(
 def explicit_is_faster(k: Float[Tensor, "batch heads keys width"]) -> bool:
     """Whether products and a softmax are faster than PyTorch's fused kernel, backward pass included.
 
-    They are for short groups: on a CPU up to 32 keys in single precision and 256 in bfloat16, on CUDA up to 32 in
-    single precision if there are thousands of them. For more than 65,535 groups CUDA has no fused kernel
+    They are for short groups: on a CPU up to 32 keys in single precision, packed, and 256 in bfloat16, on CUDA up to 32
+    in single precision if there are thousands of them. For more than 65,535 groups CUDA has no fused kernel
     (pytorch#146704). Milliseconds of 64,000 tokens and four heads, fused / explicit (/ :func:`attend_packed`), on one
     thread of x86-64 with AVX-512 and on an H200:
 

@@ -235,7 +235,7 @@ class LargeKernelAttention(nn.Module):
 
     Differs:
         From the authors' code in speed: every third pixel is gathered into a map of its own, where the dilated
-        convolution is a plain one. That takes half the time and, for these copies, a third more memory.
+        convolution is a plain one. That takes half the time and, for these copies, more memory.
 
     Example:
         >>> LargeKernelAttention(64)(torch.randn(2, 64, 16, 16)).shape

@@ -30,7 +30,7 @@ class Study:
     control: str = "none"
     """The arm that all others are compared with."""
     margin: float = MARGIN
-    """Accuracies that differ by less count as equal."""
+    """A true difference that is smaller counts as none."""
     pooled: bool = True
     """Whether runs may be taken to spread alike in all arms; else they are compared by Welch's test."""
     primary: bool = False
