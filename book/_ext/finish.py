@@ -50,7 +50,9 @@ def link_papers(app: Sphinx, what: str, name: str, documented: object, options: 
     lines[:] = [re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"`arXiv:\1 <https://arxiv.org/abs/\1>`__", line) for line in lines]
 
 
-def sign(app: Sphinx, what: str, name: str, documented: type, options: object, signature: str, returned: str):
+def sign(
+    app: Sphinx, what: str, name: str, documented: type, options: object, signature: str, returned: str
+) -> tuple[str, str] | None:
     """Gives a playable figure its own signature in the place of that of its widget."""
     if what == "class" and signature == "(*args, **kwargs)":
         own = inspect.signature(documented.__init__, bound_method=True)

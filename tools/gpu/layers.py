@@ -44,6 +44,7 @@ def deviation(job: Job, name: str, size: tuple[int, int, int], precision: str) -
 
 
 def computed(job: Job, name: str, size: tuple[int, int, int], precision: str) -> dict[str, float]:
+    """The distances of what the device makes of the layer."""
     layer, x, pull = drawn(name, size)
     ours = copy.deepcopy(layer).to(job.device, torch.float32)
     with job.autocast(precision), torch.backends.cudnn.flags(allow_tf32=False):
