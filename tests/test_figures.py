@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from gsa import figures
+from gsa import figures, results
 
 
 @pytest.fixture
@@ -291,3 +291,13 @@ def test_the_family_is_drawn_in_legible_type_with_the_query_framed():
         assert frame.get_xy() == (1.5, 4.5)
         assert min(axes.title.get_fontsize(), axes.xaxis.label.get_fontsize()) >= 9
     plt.close(figure)
+
+
+def test_forests_that_share_an_axis_show_every_interval():
+    wide = results.STUDIES["primary"].table(results.Ledger())
+    _, (above, below) = plt.subplots(2, 1, sharex=True)
+    figures.draw_forest(above, wide)
+    figures.draw_forest(below, wide.assign(difference_low=-0.001, difference_high=0.001))
+    left, right = below.get_xlim()
+    assert left < min(100 * wide.difference_low.min(), -0.3)
+    assert right > 100 * wide.difference_high.max()

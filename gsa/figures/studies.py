@@ -39,8 +39,6 @@ def draw_forest(axes: Axes, table: pd.DataFrame, *, margin: float = 0.003) -> Ax
         sides.tick_params(axis="y", length=0)
         sides.spines[:].set_visible(False)
     axes.spines["bottom"].set_visible(True)
-    left, right = arms["difference_low"].min(), arms["difference_high"].max()
-    axes.set_xlim(110 * np.nanmin([left, -1.3 * margin]), 110 * np.nanmax([right, 1.3 * margin]))
     axes.xaxis.set_major_locator(MaxNLocator(6))
     return axes
 
